@@ -1,0 +1,156 @@
+"""What the user sees: a live table on a terminal, lines where labels change, or JSON lines.
+
+Predictions go to stdout, everything about the run to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from dataclasses import asdict
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from edge.pipeline import Prediction
+
+FORMATS = ("table", "lines", "jsonl")
+_RECENT_CHANGES = 8
+
+
+class Display(Protocol):
+    """Shows predictions one by one."""
+
+    def show(self, prediction: Prediction, truth: str | None) -> None:
+        """Show one window, with its true label where that is known."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+def make_display(kind: str, title: str, with_truth: bool) -> Display:
+    """The display for one of `FORMATS`."""
+    if kind == "jsonl":
+        return JsonLines(with_truth)
+    if kind == "lines":
+        return Lines(with_truth)
+    return LiveTable(title, with_truth)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds since the stream's start."""
+    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+
+
+class JsonLines:
+    """One JSON object a window, flushed at once."""
+
+    def __init__(self, with_truth: bool) -> None:
+        self._with_truth = with_truth
+
+    def show(self, prediction: Prediction, truth: str | None) -> None:
+        best = prediction.best
+        record = {
+            "start_s": round(prediction.start_s, 3),
+            "end_s": round(prediction.end_s, 3),
+            "label": best and best.label,
+            "similarity": best and round(best.similarity, 4),
+            "probability": best and round(best.probability, 4),
+            "top": [asdict(score) for score in prediction.top],
+            "valid": prediction.valid,
+            "missing": round(prediction.missing, 4),
+            "rate_hz": round(prediction.rate_hz, 2),
+            "inference_ms": round(prediction.inference_ms, 3),
+        }
+        if self._with_truth:
+            record["truth"] = truth
+        print(json.dumps(record), flush=True)
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+class _Changes:
+    """Notices when the label (or the truth beside it) is another one than a window ago."""
+
+    def __init__(self) -> None:
+        self._start_s: float | None = None
+        self._last: tuple[str | None, str | None] | None = None
+
+    def seen(self, prediction: Prediction, truth: str | None) -> tuple[bool, float]:
+        """Whether something changed, and the window's end since the stream's start."""
+        if self._start_s is None:
+            self._start_s = prediction.start_s
+        now = (prediction.best and prediction.best.label, truth)
+        changed, self._last = now != self._last, now
+        return changed, prediction.end_s - self._start_s
+
+
+def _line(prediction: Prediction, truth: str | None, at_s: float, with_truth: bool) -> str:
+    best = prediction.best
+    if best:
+        said = f"{best.label:<28} {best.probability:.2f}"
+    else:
+        said = f"{'(not classified)':<28}      {prediction.why_not_valid()}"
+    return f"{clock(at_s):>8}  {said}" + (f"   truth: {truth or '-'}" if with_truth else "")
+
+
+class Lines:
+    """One line whenever the label changes; the time is the end of the window."""
+
+    def __init__(self, with_truth: bool) -> None:
+        self._with_truth = with_truth
+        self._changes = _Changes()
+
+    def show(self, prediction: Prediction, truth: str | None) -> None:
+        changed, at_s = self._changes.seen(prediction, truth)
+        if changed:
+            print(_line(prediction, truth, at_s, self._with_truth), flush=True)
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+class LiveTable:
+    """A table of the best labels, redrawn in place, over the latest changes."""
+
+    def __init__(self, title: str, with_truth: bool) -> None:
+        self._title = title
+        self._with_truth = with_truth
+        self._changes = _Changes()
+        self._recent: deque[str] = deque(maxlen=_RECENT_CHANGES)
+        self._live = Live(console=Console(file=sys.stdout), refresh_per_second=4)
+        self._live.start()
+
+    def show(self, prediction: Prediction, truth: str | None) -> None:
+        changed, at_s = self._changes.seen(prediction, truth)
+        if changed:
+            self._recent.appendleft(_line(prediction, truth, at_s, self._with_truth))
+        self._live.update(render(self._title, prediction, at_s, list(self._recent)))
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def render(title: str, prediction: Prediction, at_s: float, recent: list[str]) -> Group:
+    """The live view as a rich renderable: a pure function of what it shows."""
+    status = (
+        f"{title}   {clock(at_s)}   {prediction.rate_hz:.1f} Hz   "
+        f"missing {prediction.missing:.0%}   inference {prediction.inference_ms:.1f} ms"
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("label", min_width=28)
+    table.add_column("", min_width=24)
+    table.add_column("similarity", justify="right")
+    table.add_column("probability", justify="right")
+    for score in prediction.top:
+        bar = "\N{BOX DRAWINGS HEAVY HORIZONTAL}" * round(24 * score.probability)
+        table.add_row(
+            Text(score.label), bar, f"{score.similarity:.2f}", f"{score.probability:.2f}"
+        )
+    body = table if prediction.valid else Text(prediction.why_not_valid(), style="yellow")
+    return Group(Text(status, style="bold"), body, Text(), *(Text(r) for r in recent))

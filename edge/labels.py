@@ -1,0 +1,92 @@
+"""The user's labels -> prototypes: from the bundle's bank, else from the text encoder."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import numpy as np
+
+from edge.bundle import Bundle, normalised
+from edge.text import TextEncoder, load_compact_text_encoder
+from edge.zeroshot import LabelSet, prototype
+from firmware_bridge.errors import InputError
+
+
+def parse_labels(text: str) -> list[str]:
+    """Labels from an option's value: a file with one label a line, or a comma-separated list.
+
+    Raises:
+        InputError: no label, or the same one twice.
+    """
+    path = Path(text)
+    if path.is_file():
+        try:
+            content = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: not a text file in UTF-8") from None
+        lines = (line.split("#")[0].strip() for line in content.splitlines())
+        labels = [line for line in lines if line]
+    else:
+        labels = [part.strip() for part in text.split(",") if part.strip()]
+    if not labels:
+        raise InputError(
+            f"--labels {text!r} names no label; give a list such as "
+            '"walking, climbing stairs, sitting" or a file with one label a line'
+        )
+    seen: dict[str, str] = {}
+    for label in labels:
+        if normalised(label) in seen:
+            raise InputError(f"label {label!r} is given twice")
+        seen[normalised(label)] = label
+    return labels
+
+
+def resolve_labels(labels: list[str], bundle: Bundle) -> LabelSet:
+    """Prototypes of the labels, shown later in the user's own words.
+
+    A label that the bundle's bank knows (by name or alias) takes the bank's prototype; any other
+    one is embedded by the compact text encoder, where that is installed.
+
+    Raises:
+        InputError: a label is in no bank and no text encoder is installed; or two labels name the
+            same activity.
+    """
+    unknown = [label for label in labels if normalised(label) not in bundle.bank]
+    encoder = _text_encoder(unknown, bundle) if unknown else None
+    rows, made_by = [], []
+    owner: dict[int, str] = {}
+    for label in labels:
+        row = bundle.bank.get(normalised(label))
+        if row is None:
+            assert encoder is not None
+            captions = [t.format(label) for t in bundle.manifest["text"]["prompt_templates"]]
+            rows.append(prototype(captions, encoder))
+            made_by.append(encoder.name)
+            continue
+        if row in owner:
+            raise InputError(
+                f"labels {owner[row]!r} and {label!r} are the same activity "
+                f"({bundle.bank_names[row]!r}) in the bundle's bank: leave one out"
+            )
+        owner[row] = label
+        rows.append(bundle.prototypes[row])
+        made_by.append(str(bundle.manifest["label_bank"][row]["text_encoder"]))
+    return LabelSet(tuple(labels), np.stack(rows).astype(np.float32), tuple(made_by))
+
+
+def _text_encoder(unknown: list[str], bundle: Bundle) -> TextEncoder:
+    """The text encoder for labels outside the bank; says which labels come close without it."""
+    try:
+        return load_compact_text_encoder()
+    except InputError as error:
+        hints = []
+        for label in unknown:
+            close = difflib.get_close_matches(normalised(label), bundle.bank, n=4, cutoff=0.5)
+            # Spelling misses a shared word in another place ("my dog walk"): look for that too.
+            words = set(normalised(label).split())
+            close += [b for b in bundle.bank if words & set(b.split()) and b not in close]
+            hints.append(f"  {label!r}: closest in the bank: {', '.join(close[:4]) or 'none'}")
+        raise InputError(
+            "not in the bundle's label bank:\n" + "\n".join(hints) + f"\n{error}"
+        ) from None

@@ -1,0 +1,123 @@
+"""The one path from samples to labels: resampler -> window -> encoder -> zero-shot decision.
+
+    pipeline = Pipeline(bundle, labels)
+    for samples in source:
+        for prediction in pipeline.push(samples):
+            print(prediction.start_s, prediction.label)
+    predictions = pipeline.finish()
+
+Live use, replay and evaluation all run this loop; how the samples are chunked changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.bundle import Bundle
+from edge.resample import GridBlock, Resampler
+from edge.spec import SIGNAL
+from edge.window import MAX_MISSING, Span, Window, WindowCutter, every_hop
+from edge.zeroshot import LabelSet, Score
+from firmware_bridge.samples import Samples
+
+DEFAULT_HOP_S = 1.0
+DEFAULT_TOP = 5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said of one window."""
+
+    start_s: float
+    """Start of the window, in seconds of the source's clock."""
+
+    end_s: float
+
+    valid: bool
+    """False when too much of the window is missing: then it has no label and no embedding."""
+
+    top: tuple[Score, ...]
+    """The best labels, best first; empty when not valid."""
+
+    missing: float
+    """Fraction of the window that fell into gaps."""
+
+    rate_hz: float
+    """Samples the source delivered in the window, per second of measured signal."""
+
+    inference_ms: float
+    """Time the encoder took."""
+
+    embedding: NDArray[np.float32] | None
+    """(512,) unit vector."""
+
+    @property
+    def best(self) -> Score | None:
+        """The label, or None when not valid."""
+        return self.top[0] if self.top else None
+
+    def why_not_valid(self) -> str:
+        """One phrase for people."""
+        return f"{self.missing:.0%} of the window is missing (limit {MAX_MISSING:.0%})"
+
+
+class Pipeline:
+    """All state of one stream. Push samples in any chunks, then `finish`."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        labels: LabelSet,
+        spans: Iterator[Span] | None = None,
+        top: int = DEFAULT_TOP,
+    ) -> None:
+        self.resampler = Resampler()
+        self._bundle = bundle
+        self._labels = labels
+        self._top = top
+        self._cutter = WindowCutter(every_hop(DEFAULT_HOP_S) if spans is None else spans)
+        self._measured_s = np.empty(0)  # times of the samples that coming windows may hold
+
+    def push(self, samples: Samples) -> list[Prediction]:
+        """Take samples; return the windows they complete.
+
+        Raises:
+            InputError: the stream's clock or sensors changed (see `Resampler.push`).
+        """
+        blocks = self.resampler.push(samples)
+        self._measured_s = np.concatenate([self._measured_s, self.resampler.accepted_s])
+        return self._predict(blocks)
+
+    def finish(self) -> list[Prediction]:
+        """The stream has ended: return the last windows."""
+        predictions = self._predict(self.resampler.finish())
+        return predictions + [self._classify(w) for w in self._cutter.finish()]
+
+    def _predict(self, blocks: list[GridBlock]) -> list[Prediction]:
+        return [self._classify(w) for block in blocks for w in self._cutter.push(block)]
+
+    def _classify(self, window: Window) -> Prediction:
+        start_s = self.resampler.time_of(window.start)
+        end_s = self.resampler.time_of(window.stop)
+        rate_hz = self._rate(start_s, end_s, window.missing)
+        if not window.valid:
+            return Prediction(start_s, end_s, False, (), window.missing, rate_hz, 0.0, None)
+        began = time.perf_counter()
+        embedding = self._bundle.encoder.embed(window.imu)
+        inference_ms = (time.perf_counter() - began) * 1e3
+        top = self._labels.classify(embedding, self._bundle.logit_scale, self._top)
+        return Prediction(
+            start_s, end_s, True, top, window.missing, rate_hz, inference_ms, embedding
+        )
+
+    def _rate(self, start_s: float, end_s: float, missing: float) -> float:
+        half_step_s = 0.5 / SIGNAL.rate_hz  # keeps a sample on the border out of the rounding
+        first, after = np.searchsorted(self._measured_s, [start_s - half_step_s, end_s - half_step_s])
+        self._measured_s = self._measured_s[first:]
+        measured_s = (end_s - start_s) * (1 - missing)
+        return float((after - first) / measured_s) if measured_s > 0 else 0.0

@@ -1,0 +1,1 @@
+"""What a wearable sends, as timestamped samples in SI units."""

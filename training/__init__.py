@@ -1,0 +1,1 @@
+"""Training of the IMU encoder on a workstation."""
