@@ -85,7 +85,7 @@ class _Changes:
         """Whether something changed, and the window's end since the stream's start."""
         if self._start_s is None:
             self._start_s = prediction.start_s
-        now = (prediction.best and prediction.best.label, truth)
+        now = (prediction.best.label if prediction.best else None, truth)
         changed, self._last = now != self._last, now
         return changed, prediction.end_s - self._start_s
 

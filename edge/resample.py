@@ -239,7 +239,7 @@ class Resampler:
         if stop <= first:
             return []
         assert self.origin_s is not None
-        g = self.origin_s + np.arange(first, stop) * self._step_s
+        g = self.origin_s + np.arange(first, stop, dtype=np.float64) * self._step_s
         values = _interpolate(t, self._x, g)
         if self._low_pass:
             _filter_into(values, t, self._x, g)

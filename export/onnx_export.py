@@ -46,7 +46,7 @@ def export_encoder(model: ImuEncoder, path: Path, quantize: bool) -> None:
         result = float32
         if quantize:
             prepared = Path(folder) / "prepared.onnx"
-            quant_pre_process(str(float32), str(prepared))
+            quant_pre_process(str(float32), str(prepared), skip_symbolic_shape=True)
             result = Path(folder) / "int8.onnx"
             # Weights per channel; only matrix products: the patch convolution sees raw signal,
             # whose range would cost it its small motions.
@@ -66,4 +66,5 @@ def export_encoder(model: ImuEncoder, path: Path, quantize: bool) -> None:
 def torch_embeddings(model: ImuEncoder, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, 6, 1000) -> (N, D), the reference that an exported encoder is compared with."""
     with torch.inference_mode():
-        return model.eval()(torch.from_numpy(windows)).numpy()
+        embeddings: torch.Tensor = model.eval()(torch.from_numpy(windows))
+    return np.asarray(embeddings.numpy(), np.float32)

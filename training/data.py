@@ -64,7 +64,8 @@ class WindowSet:
             acc = np.asarray(self.imu[start : start + 4096, :3], np.float32)
             still = np.nanstd(np.sqrt((acc**2).sum(1)), axis=1) < STILL_MPS2
             keep[start : start + 4096] = ~still
-        return keep | ~moving_label
+        allowed: NDArray[np.bool_] = keep | ~moving_label
+        return allowed
 
 
 def load_windows(folder: Path, cache: Path, progress: Progress) -> WindowSet:

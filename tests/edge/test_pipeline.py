@@ -1,0 +1,103 @@
+"""The whole path, on the shipped bundle: independent of chunking, honest about gaps."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import numpy as np
+import pytest
+
+from edge.bundle import Bundle
+from edge.labels import resolve_labels
+from edge.pipeline import Pipeline, Prediction
+from edge.zeroshot import LabelSet
+from firmware_bridge.samples import Samples
+from tests.conftest import walk, without
+
+
+@pytest.fixture
+def labels(bundle: Bundle) -> LabelSet:
+    return resolve_labels(["walking", "sitting", "swimming"], bundle)
+
+
+def stream(
+    bundle: Bundle, labels: LabelSet, samples: Samples, chunks: list[int]
+) -> list[Prediction]:
+    pipeline, start = Pipeline(bundle, labels), 0
+    predictions: list[Prediction] = []
+    for size in cycle(chunks):
+        predictions += pipeline.push(samples[start : start + size])
+        start += size
+        if start >= len(samples):
+            return predictions + pipeline.finish()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("rate_hz", [52, 416])
+def test_the_result_does_not_depend_on_the_chunks(
+    bundle: Bundle, labels: LabelSet, rate_hz: float
+) -> None:
+    samples = without(walk(20, rate_hz, jitter=0.2), 8.0, 9.5)
+    offline = stream(bundle, labels, samples, [len(samples)])
+    for chunks in ([1], [4], [17, 1, 300]):
+        live = stream(bundle, labels, samples, chunks)
+        assert len(live) == len(offline) == 16
+        for a, b in zip(live, offline, strict=True):
+            assert (a.start_s, a.end_s, a.valid, a.missing, a.top) == (
+                b.start_s, b.end_s, b.valid, b.missing, b.top
+            )  # fmt: skip
+            assert a.rate_hz == b.rate_hz
+            if a.valid:
+                np.testing.assert_array_equal(a.embedding, b.embedding)
+
+
+def test_windows_come_as_soon_as_they_are_complete(bundle: Bundle, labels: LabelSet) -> None:
+    """At 50 Hz a window is out two samples after its end: the resampler's look-ahead."""
+    pipeline, out_at_s = Pipeline(bundle, labels), []
+    samples = walk(8, 50)
+    for k in range(len(samples)):
+        out_at_s += [samples.t_s[k] for _ in pipeline.push(samples[k : k + 1])]
+    assert out_at_s == pytest.approx([5.02, 6.02, 7.02], abs=0.021)
+
+
+def test_probabilities_and_similarities(bundle: Bundle, labels: LabelSet) -> None:
+    for p in stream(bundle, labels, walk(10, 50), [25]):
+        assert [s.label for s in p.top] == [
+            s.label for s in sorted(p.top, key=lambda s: -s.similarity)
+        ]
+        assert sum(s.probability for s in p.top) == pytest.approx(1)
+        assert p.embedding is not None
+        row = labels.names.index(p.top[0].label)
+        assert p.top[0].similarity == pytest.approx(float(labels.prototypes[row] @ p.embedding))
+        ratio = p.top[0].probability / p.top[1].probability
+        gap = p.top[0].similarity - p.top[1].similarity
+        assert ratio == pytest.approx(np.exp(bundle.logit_scale * gap))
+
+
+def test_gaps_are_reported_and_not_classified(bundle: Bundle, labels: LabelSet) -> None:
+    predictions = stream(bundle, labels, without(walk(20, 50), 8.0, 11.0), [50])
+    bad = [p for p in predictions if not p.valid]
+    assert bad and all(p.top == () and p.embedding is None and p.missing > 0.2 for p in bad)
+    assert all(p.missing <= 0.2 and p.best for p in predictions if p.valid)
+    assert {p.start_s for p in bad} == {5, 6, 7, 8, 9, 10} - {5 if predictions[5].valid else -1}
+
+
+def test_the_measured_rate_is_the_sources_own(bundle: Bundle, labels: LabelSet) -> None:
+    for p in stream(bundle, labels, without(walk(20, 52), 8.0, 8.9), [10]):
+        assert p.rate_hz == pytest.approx(52, rel=0.03)
+
+
+def test_an_accelerometer_alone_is_enough(bundle: Bundle, labels: LabelSet) -> None:
+    samples = walk(8, 50)
+    predictions = stream(bundle, labels, Samples(samples.t_s, samples.acc_mps2, None), [10])
+    assert len(predictions) == 4 and all(p.valid for p in predictions)
+
+
+def test_samples_without_a_usable_stamp_do_not_stop_the_stream(
+    bundle: Bundle, labels: LabelSet
+) -> None:
+    samples = walk(8, 50)
+    t = samples.t_s.copy()
+    t[100], t[200] = np.nan, t[199]
+    predictions = stream(bundle, labels, Samples(t, samples.acc_mps2, samples.gyro_rads), [7])
+    assert len(predictions) == 4 and all(p.valid for p in predictions)
