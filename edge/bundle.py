@@ -128,7 +128,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: missing; --bundle takes a folder that edge-export wrote") from None  # noqa: E501
+        raise InputError(
+            f"{path}: missing; --bundle takes a folder that edge-export wrote"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error}); export the bundle again") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None

@@ -47,29 +47,53 @@ def _parser() -> argparse.ArgumentParser:
     which = source.add_mutually_exclusive_group(required=True)
     which.add_argument("--replay", type=Path, metavar="FILE", help="a recorded file (CSV)")
     which.add_argument("--device", metavar="URI", help="a live device: sim (a simulated wearable)")
-    source.add_argument("--truth", type=Path, metavar="FILE",
-                        help="true labels (CSV: start_s,end_s,label) to show beside")  # fmt: skip
-    source.add_argument("--speed", choices=("1", "max"),
-                        help="real time or as fast as it goes "
-                        "(default: max for --replay, 1 for --device)")  # fmt: skip
+    source.add_argument(
+        "--truth",
+        type=Path,
+        metavar="FILE",
+        help="true labels (CSV: start_s,end_s,label) to show beside",
+    )
+    source.add_argument(
+        "--speed",
+        choices=("1", "max"),
+        help="real time or as fast as it goes (default: max for --replay, 1 for --device)",
+    )
     units = parser.add_argument_group("units of the file, where it does not say or says it wrongly")
     units.add_argument("--acc-unit", choices=("m/s^2", "g", "mg"))
     units.add_argument("--gyro-unit", choices=("rad/s", "deg/s", "mdeg/s"))
     units.add_argument("--time-unit", choices=("s", "ms", "us", "ns"))
     model = parser.add_argument_group("model")
-    model.add_argument("--bundle", type=Path, metavar="DIR",
-                       help="what edge-export wrote (default: the bundle that came along)")  # fmt: skip
-    model.add_argument("--labels", metavar="LIST|FILE",
-                       help="comma-separated labels, or a file with one a line "
-                       "(default: the bundle's)")  # fmt: skip
-    model.add_argument("--hop", type=_positive, default=1.0, metavar="S",
-                       help="seconds between windows (default: 1)")  # fmt: skip
+    model.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="what edge-export wrote (default: the bundle that came along)",
+    )
+    model.add_argument(
+        "--labels",
+        metavar="LIST|FILE",
+        help="comma-separated labels, or a file with one a line (default: the bundle's)",
+    )
+    model.add_argument(
+        "--hop",
+        type=_positive,
+        default=1.0,
+        metavar="S",
+        help="seconds between windows (default: 1)",
+    )
     output = parser.add_argument_group("output")
-    output.add_argument("--format", choices=("table", "lines", "jsonl"),
-                        help="default: table on a terminal, else lines")  # fmt: skip
+    output.add_argument(
+        "--format",
+        choices=("table", "lines", "jsonl"),
+        help="default: table on a terminal, else lines",
+    )
     log = output.add_mutually_exclusive_group()
-    log.add_argument("--log", type=Path, metavar="PATH",
-                     help="the event log, SQLite (default: log.db in the user's data folder)")  # fmt: skip
+    log.add_argument(
+        "--log",
+        type=Path,
+        metavar="PATH",
+        help="the event log, SQLite (default: log.db in the user's data folder)",
+    )
     log.add_argument("--no-log", action="store_true", help="write no log")
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     return parser
@@ -234,8 +258,10 @@ def _report(
         raise InputError("less than 1 s of signal without a gap: no window could be classified")
     say(f"{run.windows} windows, {run.classified} classified")
     if truth and run.judged:
-        say(f"agrees with the truth in {run.right} of {run.judged} windows "
-            f"({run.right / run.judged:.0%})")  # fmt: skip
+        say(
+            f"agrees with the truth in {run.right} of {run.judged} windows "
+            f"({run.right / run.judged:.0%})"
+        )
 
 
 if __name__ == "__main__":

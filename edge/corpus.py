@@ -79,7 +79,7 @@ class Corpus:
 
     @property
     def role(self) -> str:
-        """"train", or "benchmark" for a corpus that is only ever scored on."""
+        """ "train", or "benchmark" for a corpus that is only ever scored on."""
         return str(self.info["role"])
 
     def __len__(self) -> int:
@@ -127,8 +127,10 @@ def read_corpus(folder: Path) -> Corpus:
     for stem, columns in _COLUMNS.items():
         path = folder / f"{stem}.parquet"
         if not path.exists():
-            raise InputError(f"{path}: missing; a corpus folder needs samples, recordings and "
-                             "segments as .parquet beside corpus.json")  # fmt: skip
+            raise InputError(
+                f"{path}: missing; a corpus folder needs samples, recordings and "
+                "segments as .parquet beside corpus.json"
+            )
         try:
             table = parquet.read_table(path)
         except ArrowInvalid as error:
@@ -159,9 +161,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 def _check_bounds(folder: Path, tables: dict[str, Any], n_samples: int) -> None:
     recordings = tables["recordings"]
     length = dict(zip(recordings["recording"], recordings["length"], strict=True))
-    for row, (offset, n) in enumerate(
-        zip(recordings["offset"], recordings["length"], strict=True)
-    ):
+    for row, (offset, n) in enumerate(zip(recordings["offset"], recordings["length"], strict=True)):
         if offset < 0 or offset + n > n_samples:
             raise InputError(
                 f"{folder / 'recordings.parquet'}, row {row}: samples {offset} to {offset + n} "

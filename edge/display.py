@@ -53,6 +53,7 @@ class JsonLines:
         self._with_truth = with_truth
 
     def show(self, prediction: Prediction, truth: str | None) -> None:
+        """Print the window."""
         best = prediction.best
         record = {
             "start_s": round(prediction.start_s, 3),
@@ -107,6 +108,7 @@ class Lines:
         self._changes = _Changes()
 
     def show(self, prediction: Prediction, truth: str | None) -> None:
+        """Print the window if something changed."""
         changed, at_s = self._changes.seen(prediction, truth)
         if changed:
             print(_line(prediction, truth, at_s, self._with_truth), flush=True)
@@ -127,12 +129,14 @@ class LiveTable:
         self._live.start()
 
     def show(self, prediction: Prediction, truth: str | None) -> None:
+        """Draw the window."""
         changed, at_s = self._changes.seen(prediction, truth)
         if changed:
             self._recent.appendleft(_line(prediction, truth, at_s, self._with_truth))
         self._live.update(render(self._title, prediction, at_s, list(self._recent)))
 
     def close(self) -> None:
+        """Leave the last view standing."""
         self._live.stop()
 
 
@@ -149,8 +153,6 @@ def render(title: str, prediction: Prediction, at_s: float, recent: list[str]) -
     table.add_column("probability", justify="right")
     for score in prediction.top:
         bar = "\N{BOX DRAWINGS HEAVY HORIZONTAL}" * round(24 * score.probability)
-        table.add_row(
-            Text(score.label), bar, f"{score.similarity:.2f}", f"{score.probability:.2f}"
-        )
+        table.add_row(Text(score.label), bar, f"{score.similarity:.2f}", f"{score.probability:.2f}")
     body = table if prediction.valid else Text(prediction.why_not_valid(), style="yellow")
     return Group(Text(status, style="bold"), body, Text(), *(Text(r) for r in recent))

@@ -49,20 +49,40 @@ def _parser() -> argparse.ArgumentParser:
         description="Score a bundle, zero-shot, on a labelled corpus: 5 s windows, each inside "
         "one labelled segment, 2.5 s hop, streamed as edge-run streams them.",
     )
-    parser.add_argument("--corpus", type=Path, required=True, metavar="DIR",
-                        help="a corpus folder in the shared form")  # fmt: skip
-    parser.add_argument("--bundle", type=Path, metavar="DIR",
-                        help="what edge-export wrote (default: the bundle that came along)")  # fmt: skip
-    parser.add_argument("--labels", type=Path, metavar="FILE.json",
-                        help="corpus label -> label text; labels not listed are left out "
-                        "(default: the corpus' own labels)")  # fmt: skip
-    parser.add_argument("--context", choices=CONTEXTS, default="recording",
-                        help="what a window may know of its wearer's past: nothing, its recording "
-                        "so far, or all earlier recordings of the same subject and placement "
-                        "(default: recording)")  # fmt: skip
-    parser.add_argument("--placement", choices=("corpus", "unknown"), default="corpus",
-                        help="whether an encoder that uses the placement is told the corpus' own "
-                        "(default: corpus)")  # fmt: skip
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a corpus folder in the shared form",
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="what edge-export wrote (default: the bundle that came along)",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE.json",
+        help="corpus label -> label text; labels not listed are left out "
+        "(default: the corpus' own labels)",
+    )
+    parser.add_argument(
+        "--context",
+        choices=CONTEXTS,
+        default="recording",
+        help="what a window may know of its wearer's past: nothing, its recording "
+        "so far, or all earlier recordings of the same subject and placement "
+        "(default: recording)",
+    )
+    parser.add_argument(
+        "--placement",
+        choices=("corpus", "unknown"),
+        default="corpus",
+        help="whether an encoder that uses the placement is told the corpus' own (default: corpus)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 
@@ -288,8 +308,14 @@ def _print_tables(result: dict[str, Any]) -> None:
         f"(95 % over subjects {low:.3f} to {high:.3f})",
         highlight=False,
     )
-    table = Table("", "label", "F1", "windows", *map(str, range(1, len(result["labels"]) + 1)),
-                  title="rows: truth, columns: said")  # fmt: skip
+    table = Table(
+        "",
+        "label",
+        "F1",
+        "windows",
+        *map(str, range(1, len(result["labels"]) + 1)),
+        title="rows: truth, columns: said",
+    )
     for i, name in enumerate(result["labels"]):
         own = result["per_class"][name]
         cells = [str(n or ".") for n in result["confusion"][i]]

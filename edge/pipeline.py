@@ -117,7 +117,9 @@ class Pipeline:
 
     def _rate(self, start_s: float, end_s: float, missing: float) -> float:
         half_step_s = 0.5 / SIGNAL.rate_hz  # keeps a sample on the border out of the rounding
-        first, after = np.searchsorted(self._measured_s, [start_s - half_step_s, end_s - half_step_s])
+        first, after = np.searchsorted(
+            self._measured_s, [start_s - half_step_s, end_s - half_step_s]
+        )
         self._measured_s = self._measured_s[first:]
         measured_s = (end_s - start_s) * (1 - missing)
         return float((after - first) / measured_s) if measured_s > 0 else 0.0

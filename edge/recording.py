@@ -69,6 +69,7 @@ _GYRO_NAMES: dict[str, str | None] = {
 _TIME_NAMES = ("time", "t", "timestamp", "sampletime", "elapsed", "secondselapsed", "seconds")
 _GRAVITY_FREE = ("useracceleration{}", "linearacceleration{}", "linacc{}", "freeacc{}")
 
+# fmt: off
 _UNIT_SPELLINGS = {
     "m/s^2": "m/s^2", "m/s2": "m/s^2", "m/s²": "m/s^2", "mps2": "m/s^2", "ms2": "m/s^2",
     "g": "g", "mg": "mg",
@@ -76,7 +77,8 @@ _UNIT_SPELLINGS = {
     "deg/s": "deg/s", "°/s": "deg/s", "dps": "deg/s", "degs": "deg/s",
     "mdps": "mdeg/s", "mdeg/s": "mdeg/s",
     "s": "s", "sec": "s", "seconds": "s", "ms": "ms", "us": "us", "µs": "us", "ns": "ns",
-}  # fmt: skip
+}
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -319,9 +321,7 @@ def _check_time(
     )
 
 
-def _check_acc(
-    path: Path, layout: _Layout, acc: NDArray[np.float64], units: UnitOptions
-) -> str:
+def _check_acc(path: Path, layout: _Layout, acc: NDArray[np.float64], units: UnitOptions) -> str:
     """The accelerometer's unit, if the signal agrees: the median |acc| of anything worn is about
     1 g, whatever the wearer does."""
     magnitude = np.sqrt((acc**2).sum(axis=1))

@@ -313,8 +313,9 @@ def _filter_into(
         # cumsum adds strictly from left to right, so padding cannot change the rounding, as the
         # pairwise order of sum() would.
         total = np.cumsum(weight, axis=1)[:, -1]
-        filtered = np.cumsum(weight[:, :, None] * x[column], axis=1)[:, -1] / np.where(
-            total == 0, 1.0, total
-        )[:, None]
+        filtered = (
+            np.cumsum(weight[:, :, None] * x[column], axis=1)[:, -1]
+            / np.where(total == 0, 1.0, total)[:, None]
+        )
         supported = np.abs(total - 1.0) < 0.1
         values[rows] = np.where(supported[:, None], filtered, values[rows])

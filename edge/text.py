@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from firmware_bridge.errors import InputError
 
 COMPACT_NAME = "minilm-clip-vitb32:1"
 """Name of the compact encoder; the number changes whenever its vectors do."""
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 CLIP_DIM = 512
 MAX_TOKENS = 128
@@ -131,18 +133,14 @@ def load_sentence_encoder() -> SentenceEncoder:
     return SentenceEncoder(session, tokenizer, version(_MODEL_PACKAGE))
 
 
-def rbf(
-    sentences: NDArray[np.float32], landmarks: NDArray[np.float32], gamma: float
-) -> NDArray[np.float32]:
+def rbf(sentences: NDArray[Real], landmarks: NDArray[Real], gamma: float) -> NDArray[Real]:
     """(N, M) Gaussian kernel exp(-gamma |s - z|^2) of unit vectors (N, 384) and (M, 384)."""
     # |s - z|^2 = 2 - 2 s.z; half precision leaves the landmarks' lengths off by a hair.
-    kernel: NDArray[np.float32] = np.exp(2 * gamma * (sentences @ landmarks.T - 1))
+    kernel: NDArray[Real] = np.exp(2 * gamma * (sentences @ landmarks.T - 1))
     return kernel
 
 
-def uncentred(
-    directions: NDArray[np.float32], centre: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def uncentred(directions: NDArray[np.float32], centre: NDArray[np.float32]) -> NDArray[np.float32]:
     """The unit vectors (N, D) whose `centred` form is the given directions (N, D).
 
     A regression's output is shorter than its target, so its length says nothing; only its
@@ -172,11 +170,12 @@ class CompactTextEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, 512) un-centred unit vectors; the same phrase always gives the same vector."""
-        kernel = rbf(self._sentences.encode(texts), self._landmarks, self._gamma)
-        # Row by row: a matrix product over many rows may sum in another order than over one.
+        sentences = self._sentences.encode(texts)
         directions = np.zeros((len(texts), CLIP_DIM), dtype=np.float32)
-        for row, k in enumerate(kernel):
-            directions[row] = k @ self._weights
+        # Row by row: a matrix product over many rows may sum in another order than over one.
+        for row in range(len(texts)):
+            kernel = rbf(sentences[row : row + 1], self._landmarks, self._gamma)
+            directions[row] = (kernel @ self._weights)[0]
         return uncentred(directions, self.centre)
 
 

@@ -61,4 +61,5 @@ def prototype(captions: Sequence[str], encoder: TextEncoder) -> NDArray[np.float
         section 3.1.4).
     """
     mean = centred(encoder.encode(captions), encoder.centre).mean(axis=0)
-    return (mean / np.linalg.norm(mean)).astype(np.float32)
+    unit: NDArray[np.float32] = (mean / np.linalg.norm(mean)).astype(np.float32)
+    return unit

@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("checkpoint", type=Path, help="what edge-train fit wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle's folder")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the bundle's folder"
+    )
     parser.add_argument("--quantize", action="store_true", help="int8 instead of float32 weights")
     parser.add_argument("--name", default="aura-edge", help="the bundle's name")
     return parser

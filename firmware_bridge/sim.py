@@ -56,7 +56,9 @@ def simulated_packets(seed: int = 0) -> Iterator[Samples]:
     while True:
         index = packet * _PACKET_SAMPLES + np.arange(_PACKET_SAMPLES)
         true_s = index / (RATE_HZ * (1 + _CLOCK_ERROR))
-        samples = _measure(true_s, [SCRIPT[i] for i in np.searchsorted(ends_s, true_s % total_s)], rng)
+        samples = _measure(
+            true_s, [SCRIPT[i] for i in np.searchsorted(ends_s, true_s % total_s)], rng
+        )
         packet += 1
         if rng.random() >= _LOSS:
             yield samples

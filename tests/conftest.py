@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.spec import CHANNELS
 from firmware_bridge.samples import STANDARD_GRAVITY_MPS2, Samples
 
 REPO = Path(__file__).parent.parent
@@ -68,7 +69,7 @@ def write_corpus(folder: Path, role: str = "train", n_subjects: int = 3) -> Path
         recordings.append((subject, f"s{subject}", "day1", "waist", rate_hz, offset, len(imu)))
         segments += [(subject, 0, 600, "walking"), (subject, 750, 1150, "lying")]
     folder.mkdir(parents=True)
-    samples = dict(zip("ax ay az gx gy gz".split(), np.vstack(counts).T, strict=True))
+    samples = dict(zip(CHANNELS, np.vstack(counts).T, strict=True))
     parquet.write_table(table(samples), folder / "samples.parquet")
     for stem, columns, rows in (
         ("recordings", "recording subject session placement rate_hz offset length", recordings),

@@ -307,8 +307,12 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--steps", type=int, default=TrainConfig.steps)
     fit.add_argument("--batch", type=int, default=TrainConfig.batch)
     fit.add_argument("--seed", type=int, default=0)
-    fit.add_argument("--rotation", type=float, default=AugmentConfig.rotation,
-                     help="fraction of windows turned freely")  # fmt: skip
+    fit.add_argument(
+        "--rotation",
+        type=float,
+        default=AugmentConfig.rotation,
+        help="fraction of windows turned freely",
+    )
     fit.add_argument("--resume", action="store_true", help="go on from OUT's checkpoint")
     return parser
 

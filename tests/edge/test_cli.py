@@ -46,7 +46,10 @@ def test_a_recording_gives_one_object_a_window_and_a_log(
 
 
 def test_the_hop_and_no_log(
-    walk_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    walk_csv: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     out = run_jsonl(capsys, "--replay", str(walk_csv), "--hop", "2.5", "--no-log")
@@ -122,7 +125,9 @@ def test_the_unit_choices_are_those_of_the_border() -> None:
 def test_real_time_waits_until_each_piece_is_due() -> None:
     now = [0.0]
     pieces = in_real_time(
-        iter([walk(2, 50), walk(2, 50).shifted(2)]), lambda: now[0], lambda s: now.__setitem__(0, now[0] + s)
+        iter([walk(2, 50), walk(2, 50).shifted(2)]),
+        lambda: now[0],
+        lambda s: now.__setitem__(0, now[0] + s),
     )
     due = [(now[0], float(p.t_s[-1])) for p in pieces]
     assert len(due) == 20

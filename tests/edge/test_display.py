@@ -15,7 +15,9 @@ from edge.zeroshot import Score
 
 def prediction(start_s: float, label: str | None) -> Prediction:
     top = (Score(label, 0.31, 0.82), Score("other", 0.1, 0.18)) if label else ()
-    return Prediction(start_s, start_s + 5, label is not None, top, 0.0 if label else 0.45, 52, 1, None)
+    return Prediction(
+        start_s, start_s + 5, label is not None, top, 0.0 if label else 0.45, 52, 1, None
+    )
 
 
 def test_lines_come_when_the_label_changes(capsys: pytest.CaptureFixture[str]) -> None:

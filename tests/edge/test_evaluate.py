@@ -30,7 +30,9 @@ def test_macro_f1_of_a_worked_example() -> None:
 
 
 def test_metrics_and_their_interval() -> None:
-    scored = [Scored("s1", "a", "a")] * 6 + [Scored("s2", "a", "b")] * 2 + [Scored("s2", "b", "b")] * 2
+    scored = (
+        [Scored("s1", "a", "a")] * 6 + [Scored("s2", "a", "b")] * 2 + [Scored("s2", "b", "b")] * 2
+    )
     result = metrics(scored, ("a", "b"))
     assert result["accuracy"] == pytest.approx(0.8)
     assert result["confusion"] == [[6, 2], [0, 2]]
@@ -52,7 +54,8 @@ def test_every_context_scores_the_same_windows(
     corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = [
-        run(capsys, "--corpus", str(corpus), "--context", c) for c in ("window", "recording", "subject")
+        run(capsys, "--corpus", str(corpus), "--context", c)
+        for c in ("window", "recording", "subject")
     ]
     assert {r["n_windows"] for r in results} == {3 * (3 + 2)}  # 12 s: 3 windows, 8 s: 2 windows
     # Today's encoder has no memory: what it knows of the past cannot change what it says, but for

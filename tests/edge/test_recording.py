@@ -28,9 +28,7 @@ def all_samples(recording: Recording) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def columns(acc_scale: float = 1.0, gyro_scale: float = 1.0, time_scale: float = 1.0) -> np.ndarray:
     s = walk(6, 50)
     assert s.gyro_rads is not None
-    return np.column_stack(
-        [s.t_s * time_scale, s.acc_mps2 * acc_scale, s.gyro_rads * gyro_scale]
-    )
+    return np.column_stack([s.t_s * time_scale, s.acc_mps2 * acc_scale, s.gyro_rads * gyro_scale])
 
 
 DEG = 180 / np.pi

@@ -13,7 +13,9 @@ from firmware_bridge.samples import Samples
 from tests.conftest import walk, without
 
 
-def resample(samples: Samples, chunks: list[int] | None = None) -> tuple[Resampler, list[GridBlock]]:
+def resample(
+    samples: Samples, chunks: list[int] | None = None
+) -> tuple[Resampler, list[GridBlock]]:
     """Push in chunks of the given sizes, over and over (one chunk by default)."""
     resampler, blocks, start = Resampler(), [], 0
     for size in cycle(chunks or [len(samples)]):
@@ -136,7 +138,9 @@ def test_a_clock_that_was_reset_or_set_is_an_error_that_names_the_cure() -> None
     back = Samples(np.where(samples.t_s > 2, samples.t_s - 2, samples.t_s), samples.acc_mps2, None)
     with pytest.raises(InputError, match=r"goes back by .* s .*Split the recording"):
         resample(back)
-    ahead = Samples(np.where(samples.t_s > 2, samples.t_s + 1e6, samples.t_s), samples.acc_mps2, None)
+    ahead = Samples(
+        np.where(samples.t_s > 2, samples.t_s + 1e6, samples.t_s), samples.acc_mps2, None
+    )
     with pytest.raises(InputError, match=r"jumps ahead by .* h .*Split the recording"):
         resample(ahead)
 

@@ -38,7 +38,9 @@ def checkpoint(tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(export.__main__, "load_text_encoder", lambda name: HashedText())
     monkeypatch.setattr(export.__main__, "label_bank", lambda: BANK)
     monkeypatch.setattr(export.__main__, "DEFAULT_LABELS", ("walking", "lying"))
-    return train(tiny_config, tmp_path / "run", tmp_path / "cache", False, Console(file=io.StringIO()))
+    return train(
+        tiny_config, tmp_path / "run", tmp_path / "cache", False, Console(file=io.StringIO())
+    )
 
 
 def embeddings(bundle: Bundle, windows: np.ndarray) -> np.ndarray:
@@ -78,7 +80,10 @@ def test_the_bundle_runs_and_says_what_it_is(checkpoint: Path, tmp_path: Path) -
     manifest = bundle.manifest
     assert bundle.id.startswith("mini-")
     assert manifest["text"]["encoder"] == "hashed"
-    assert manifest["training"]["corpora"] == ["mini"] and manifest["training"]["config"]["steps"] == 40
+    assert (
+        manifest["training"]["corpora"] == ["mini"]
+        and manifest["training"]["config"]["steps"] == 40
+    )
     assert {a["text_encoder"] for a in manifest["label_bank"]} == {"hashed"}
     graph = onnx.load(str(out / "encoder.onnx"))
     metadata = {p.key: p.value for p in graph.metadata_props}

@@ -68,7 +68,9 @@ def test_captions_put_every_wording_into_every_template() -> None:
     stairs = activity_of("Ascending_Stairs")
     assert stairs.name == "climbing stairs"
     captions = stairs.captions()
-    assert len(captions) == len(set(captions)) == (1 + len(stairs.aliases)) * len(PROMPT_TEMPLATES) + 1
+    assert (
+        len(captions) == len(set(captions)) == (1 + len(stairs.aliases)) * len(PROMPT_TEMPLATES) + 1
+    )
     assert "a person is climbing stairs" in captions and stairs.description in captions
 
 

@@ -58,9 +58,13 @@ def test_the_loss_is_symmetric() -> None:
     assert forward.item() == pytest.approx(backward.item())
 
 
-def test_training_learns_to_tell_walking_from_lying(tiny_config: TrainConfig, tmp_path: Path) -> None:
+def test_training_learns_to_tell_walking_from_lying(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
     lines = io.StringIO()
-    checkpoint = train(tiny_config, tmp_path / "run", tmp_path / "cache", False, Console(file=lines))
+    checkpoint = train(
+        tiny_config, tmp_path / "run", tmp_path / "cache", False, Console(file=lines)
+    )
     state = load_checkpoint(checkpoint)
     assert config_of(state) == tiny_config
     assert state["step"] == 40 and state["provenance"]["corpora"] == ["mini"]
