@@ -67,7 +67,7 @@ def centred(vectors: NDArray[np.float32], centre: NDArray[np.float32]) -> NDArra
     """
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     moved = unit - centre
-    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
 
 
 class SentenceEncoder:
@@ -149,7 +149,7 @@ def uncentred(directions: NDArray[np.float32], centre: NDArray[np.float32]) -> N
     d = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     along = d @ centre
     reach = -along + np.sqrt(along**2 + 1 - centre @ centre)  # root of |centre + reach d| = 1
-    return (centre + reach[:, None] * d).astype(np.float32)
+    return np.asarray(centre + reach[:, None] * d, dtype=np.float32)
 
 
 class CompactTextEncoder:
@@ -170,13 +170,12 @@ class CompactTextEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, 512) un-centred unit vectors; the same phrase always gives the same vector."""
-        sentences = self._sentences.encode(texts)
-        directions = np.zeros((len(texts), CLIP_DIM), dtype=np.float32)
+        out = np.zeros((len(texts), CLIP_DIM), dtype=np.float32)
         # Row by row: a matrix product over many rows may sum in another order than over one.
-        for row in range(len(texts)):
-            kernel = rbf(sentences[row : row + 1], self._landmarks, self._gamma)
-            directions[row] = (kernel @ self._weights)[0]
-        return uncentred(directions, self.centre)
+        for row, sentence in enumerate(self._sentences.encode(texts)):
+            kernel = rbf(sentence[None], self._landmarks, self._gamma)
+            out[row] = uncentred(kernel @ self._weights, self.centre)[0]
+        return out
 
 
 def load_compact_text_encoder() -> CompactTextEncoder:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.progress import track
 
 from edge.bundle import (
     ENCODER_FILE,
@@ -97,14 +98,13 @@ def export(checkpoint: Path, out: Path, quantize: bool, name: str, console: Cons
     text_encoder = load_text_encoder(config.text_encoder)
     bank = label_bank()
     out.mkdir(parents=True, exist_ok=True)
-    console.print(f"embedding the {len(bank)} activities of the label bank")
-    prototypes = _prototypes(bank, text_encoder)
+    export_encoder(model, out / ENCODER_FILE, quantize)
+    prototypes = _prototypes(bank, text_encoder, console)
     np.savez(
         out / PROTOTYPES_FILE,
         prototypes=prototypes.astype(np.float16),
         centre=text_encoder.centre.astype(np.float32),
     )
-    export_encoder(model, out / ENCODER_FILE, quantize)
     manifest = _manifest(state, config, model, text_encoder, bank, quantize, name)
     manifest["files"] = {
         file: {
@@ -123,8 +123,12 @@ def export(checkpoint: Path, out: Path, quantize: bool, name: str, console: Cons
     return bundle
 
 
-def _prototypes(bank: tuple[Activity, ...], encoder: TextEncoder) -> NDArray[np.float32]:
-    return np.stack([prototype(activity.captions(), encoder) for activity in bank])
+def _prototypes(
+    bank: tuple[Activity, ...], encoder: TextEncoder, console: Console
+) -> NDArray[np.float32]:
+    """(A, D) prototype of every activity: the ensemble of all its captions."""
+    steps = track(bank, description="prototypes of the label bank", console=console)
+    return np.stack([prototype(activity.captions(), encoder) for activity in steps])
 
 
 def _manifest(

@@ -46,6 +46,11 @@ def export_encoder(model: ImuEncoder, path: Path, quantize: bool) -> None:
         result = float32
         if quantize:
             prepared = Path(folder) / "prepared.onnx"
+            # torch notes every intermediate shape; those of transposed weights are stale after
+            # the optimisation below and make onnx's own shape inference fail.
+            plain = onnx.load(str(float32))
+            del plain.graph.value_info[:]
+            onnx.save(plain, str(float32))
             quant_pre_process(str(float32), str(prepared), skip_symbolic_shape=True)
             result = Path(folder) / "int8.onnx"
             # Weights per channel; only matrix products: the patch convolution sees raw signal,

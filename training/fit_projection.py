@@ -1,4 +1,4 @@
-"""Fit the compact text encoder's projection to real CLIP ViT-B/32 text vectors; measure it honestly.
+"""Fit the compact text encoder's projection to real CLIP ViT-B/32 text vectors, and measure it.
 
     python -m training.fit_projection CLIP_VECTORS.npz --out edge/data/text/clip_projection.npz
 
@@ -163,7 +163,7 @@ def text_centre(data: Phrases) -> Array:
 
 
 def k_means(x: Array, weight: Array, k: int, rng: np.random.Generator) -> Array:
-    """(k, 384) weighted k-means centres of (N, 384) unit vectors, at length 1 (Lloyd, 10 rounds)."""
+    """(k, 384) weighted k-means centres of (N, 384) unit vectors, at length 1 (Lloyd)."""
     centres = x[rng.choice(len(x), size=k, replace=False, p=weight / weight.sum())]
     for _ in range(10):
         nearest = np.argmax(x @ centres.T, axis=1)
