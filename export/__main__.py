@@ -142,6 +142,8 @@ def _manifest(
 ) -> dict[str, Any]:
     """Everything the runtime must know, but for the files' hashes."""
     logit_scale = min(float(state["log_logit_scale"].exp()), MAX_LOGIT_SCALE)
+    trained_with = asdict(config)
+    del trained_with["corpora"]  # paths of one workstation; the provenance has their names
     return {
         "format_version": FORMAT_VERSION,
         "id": "",
@@ -166,7 +168,7 @@ def _manifest(
         },
         "logit_scale": round(logit_scale, 4),
         "default_labels": list(DEFAULT_LABELS),
-        "training": {"config": asdict(config), "steps": state["step"], **state["provenance"]},
+        "training": {"config": trained_with, "steps": state["step"], **state["provenance"]},
         "label_bank": [
             {
                 "name": activity.name,
