@@ -77,8 +77,12 @@ def test_the_shipped_recording_is_in_si_units_and_its_truth_lies_within() -> Non
 
 @pytest.mark.parametrize(
     ("header", "scale", "unit"),
-    [("t,ax,ay,az", 1 / G, "g"), ("t,ax,ay,az", 1e3 / G, "mg"), ("t,ax_mps2,ay_mps2,az_mps2", 1 / G, "g")],
-)  # fmt: skip
+    [
+        ("t,ax,ay,az", 1 / G, "g"),
+        ("t,ax,ay,az", 1e3 / G, "mg"),
+        ("t,ax_mps2,ay_mps2,az_mps2", 1 / G, "g"),
+    ],
+)
 def test_an_accelerometer_in_g_is_named_and_converted_only_when_asked(
     tmp_path: Path, header: str, scale: float, unit: str
 ) -> None:

@@ -18,7 +18,8 @@ from training.train import TrainConfig
 
 
 class HashedText:
-    """Each caption a random unit vector of its own, the same in every process."""
+    """Each caption near one of two opposite directions, by whether it speaks of feet or walking,
+    with a random part of its own that is the same in every process."""
 
     name = "hashed"
     centre = np.zeros(512, np.float32)
@@ -26,6 +27,8 @@ class HashedText:
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:4], "big") for t in texts]
         rows = np.stack([np.random.default_rng(s).normal(size=512) for s in seeds])
+        about = np.random.default_rng(0).normal(size=512)
+        rows += [2 * about if "walk" in t or "foot" in t else -2 * about for t in texts]
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -43,5 +46,5 @@ def tiny_config(tmp_path: Path, hashed_text: None) -> TrainConfig:
         batch=16,
         warmup_steps=5,
         encoder=EncoderConfig(patch_samples=100, width=32, heads=2, blocks=1),
-        augment=AugmentConfig(),
+        augment=AugmentConfig(rotation=0.0),  # 40 steps are too few to learn from turned windows
     )
