@@ -1,1 +1,1 @@
-"""The runtime: samples in, activity labels out. Needs numpy, scipy, onnxruntime and rich only."""
+"""The runtime: samples in, activity labels out, with numpy, onnxruntime, rich and platformdirs."""

@@ -141,12 +141,15 @@ def _mapping(path: Path | None, corpus: Corpus) -> dict[str, str]:
     if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
         raise InputError(f"{path}: expected an object, corpus label -> label text")
     absent = [name for name in mapping if name not in own]
-    if absent or not mapping:
-        raise InputError(
-            f"{path}: {corpus.name} has no label {', '.join(map(repr, absent))}; "
-            f"it has: {', '.join(own)}"
-        )
-    return mapping
+    complaint = (
+        f"{path}: {corpus.name} has no label {', '.join(map(repr, absent))}; "
+        f"it has: {', '.join(own)}"
+    )
+    if len(absent) == len(mapping):
+        raise InputError(complaint)
+    if absent:
+        print(f"note: {complaint}", file=sys.stderr)
+    return {name: text for name, text in mapping.items() if name in own}
 
 
 def score(

@@ -20,7 +20,7 @@ def parse_labels(text: str) -> list[str]:
         InputError: no label, or the same one twice.
     """
     path = Path(text)
-    if path.is_file():
+    if _is_file(path):
         try:
             content = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
@@ -40,6 +40,17 @@ def parse_labels(text: str) -> list[str]:
             raise InputError(f"label {label!r} is given twice")
         seen[normalised(label)] = label
     return labels
+
+
+def _is_file(path: Path) -> bool:
+    """Whether an option's value is a file; a long list of labels is no valid file name at all."""
+    try:
+        found = path.is_file()
+    except OSError:
+        return False
+    if not found and path.suffix == ".txt":
+        raise InputError(f"{path}: no such file of labels")
+    return found
 
 
 def resolve_labels(labels: list[str], bundle: Bundle) -> LabelSet:

@@ -66,7 +66,17 @@ _GYRO_NAMES: dict[str, str | None] = {
     "angularvelocity{}": None,
     "w{}": "rad/s",  # Physics Toolbox Sensor Suite
 }
-_TIME_NAMES = ("time", "t", "timestamp", "sampletime", "elapsed", "secondselapsed", "seconds")
+_TIME_NAMES = (
+    "time",
+    "t",
+    "ts",
+    "timestamp",
+    "epoch",
+    "sampletime",
+    "elapsed",
+    "secondselapsed",
+    "seconds",
+)
 _GRAVITY_FREE = ("useracceleration{}", "linearacceleration{}", "linacc{}", "freeacc{}")
 
 # fmt: off
@@ -209,10 +219,11 @@ def _column(index: int, name: str) -> _Column:
     text = name.strip()
     match = re.fullmatch(r"(.*?)\s*[(\[]([^)\]]*)[)\]]", text)
     base, unit = (match[1], match[2]) if match else (text, None)
-    if unit is None and "_" in text:
-        stem, _, suffix = text.rpartition("_")
-        if suffix.lower() in _UNIT_SPELLINGS:
-            base, unit = stem, suffix
+    words = text.split("_")
+    for n_words in (2, 1):  # gyro_x_rad_s, ax_mps2
+        suffix = "/".join(words[-n_words:]).lower()
+        if unit is None and len(words) > n_words and suffix in _UNIT_SPELLINGS:
+            base, unit = "_".join(words[:-n_words]), suffix
     known = _UNIT_SPELLINGS.get(unit.strip().lower().replace(" ", "")) if unit else None
     return _Column(index, text, re.sub(r"[^a-z0-9]", "", base.lower()), known)
 

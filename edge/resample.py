@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import i0
 
 from edge.spec import SIGNAL
 from firmware_bridge.errors import InputError
@@ -286,7 +285,9 @@ def _inner_slopes(h: NDArray[np.float64], secant: NDArray[np.float64]) -> NDArra
 def _kernel(offset_s: NDArray[np.float64]) -> NDArray[np.float64]:
     """Kaiser-windowed sinc, unit area; 0 outside the half width."""
     inside = np.clip(1.0 - (offset_s / _HALF_WIDTH_S) ** 2, 0.0, None)
-    window = np.where(np.abs(offset_s) < _HALF_WIDTH_S, i0(_BETA * np.sqrt(inside)) / i0(_BETA), 0)
+    window = np.where(
+        np.abs(offset_s) < _HALF_WIDTH_S, np.i0(_BETA * np.sqrt(inside)) / np.i0(_BETA), 0
+    )
     return 2 * _CUTOFF_HZ * np.sinc(2 * _CUTOFF_HZ * offset_s) * window
 
 

@@ -128,14 +128,86 @@ class Sampler:
         return torch.from_numpy(imu), self.activity[chosen]
 
 
+class Run:
+    """Everything that training changes: weights, optimizer, random numbers, step."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.step = 0
+        self.model = ImuEncoder(config.encoder)
+        self.log_logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's start
+        self._parameters = [*self.model.parameters(), self.log_logit_scale]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, _learning_rate(config))
+        self.generator = torch.Generator().manual_seed(config.seed)
+        """Draws the windows, the captions and the augmentation."""
+
+    def advance(self, imu: Tensor, text: Tensor, activity: Tensor) -> str:
+        """One optimizer step on a batch; returns what to tell the user."""
+        self.model.train()
+        scale = self.log_logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        loss = symmetric_infonce(self.model(imu), text, activity, scale)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        self._schedule.step()
+        self.step += 1
+        return f"step {self.step}  loss {loss.item():.3f}  logit scale {scale.item():.1f}"
+
+    def save(self, path: Path, provenance: dict[str, Any]) -> None:
+        """Replace the checkpoint in one step: a run that is killed leaves the one before it."""
+        state = {
+            "version": CHECKPOINT_VERSION,
+            "config": asdict(self.config),
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "log_logit_scale": self.log_logit_scale.detach(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),  # drives dropout
+            "provenance": provenance,
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            InputError: it was trained with another configuration.
+        """
+        state = load_checkpoint(path)
+        if config_of(state) != self.config:
+            raise InputError(
+                f"{path}: was trained with another configuration; resume with the same options, "
+                "or choose another --out"
+            )
+        self.step = int(state["step"])
+        self.model.load_state_dict(state["model"])
+        with torch.no_grad():
+            self.log_logit_scale.copy_(state["log_logit_scale"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_rng"])
+
+
 def train(config: TrainConfig, out: Path, cache: Path, resume: bool, console: Console) -> Path:
     """Train and return the checkpoint's path.
 
     Raises:
         InputError: a folder is no training corpus, or the run to resume had another config.
     """
-    torch.manual_seed(config.seed)
     checkpoint = out / "checkpoint.pt"
+    run = Run(config)
+    if resume:
+        run.restore(checkpoint)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         sets = [load_windows(Path(folder), cache, progress) for folder in config.corpora]
@@ -146,50 +218,20 @@ def train(config: TrainConfig, out: Path, cache: Path, resume: bool, console: Co
             f"{len(sampler.where)} of {sum(map(len, sets))} windows kept, "
             f"{len(names)} activities, {len(sets)} corpora"
         )
-        model = ImuEncoder(config.encoder)
-        log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's start
-        parameters = [*model.parameters(), log_scale]
-        optimizer = torch.optim.AdamW(
-            parameters, config.learning_rate, weight_decay=config.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _learning_rate(config))
-        generator = torch.Generator().manual_seed(config.seed)
-        step = 0
-        if resume:
-            step = _restore(checkpoint, config, model, log_scale, optimizer, schedule, generator)
+        provenance = _provenance(sets, names)
         out.mkdir(parents=True, exist_ok=True)
-        task = progress.add_task("training", total=config.steps, completed=step)
-        model.train()
-        while step < config.steps:
-            imu, activity = sampler.draw(config.batch, generator)
-            text = targets.sample(activity, generator)
-            embedding = model(augment(imu, config.augment, generator))
-            scale = log_scale.exp().clamp(max=MAX_LOGIT_SCALE)
-            loss = symmetric_infonce(embedding, text, activity, scale)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            step += 1
-            text_line = f"step {step}  loss {loss.item():.3f}  logit scale {scale.item():.1f}"
-            progress.update(task, completed=step, description=text_line)
-            if step % CHECKPOINT_EVERY_STEPS == 0 or step == config.steps:
+        if not resume:
+            run.save(checkpoint, provenance)  # with --steps 0 the control: an untrained encoder
+        task = progress.add_task("training", total=config.steps, completed=run.step)
+        while run.step < config.steps:
+            imu, activity = sampler.draw(config.batch, run.generator)
+            text = targets.sample(activity, run.generator)
+            line = run.advance(augment(imu, config.augment, run.generator), text, activity)
+            progress.update(task, completed=run.step, description=line)
+            if run.step % CHECKPOINT_EVERY_STEPS == 0 or run.step == config.steps:
+                run.save(checkpoint, provenance)
                 if not console.is_terminal:
-                    console.print(text_line)
-                state = {
-                    "version": CHECKPOINT_VERSION,
-                    "config": asdict(config),
-                    "step": step,
-                    "model": model.state_dict(),
-                    "log_logit_scale": log_scale.detach(),
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "generator": generator.get_state(),
-                    "torch_rng": torch.get_rng_state(),  # drives dropout
-                    "provenance": _provenance(sets, names),
-                }
-                _save(state, checkpoint)
+                    console.print(line)
     return checkpoint
 
 
@@ -203,13 +245,6 @@ def _learning_rate(config: TrainConfig) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     return factor
-
-
-def _save(state: dict[str, Any], path: Path) -> None:
-    """Replace the checkpoint in one step: a run that is killed leaves the one before it."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -239,31 +274,6 @@ def config_of(state: dict[str, Any]) -> TrainConfig:
     fields["augment"] = AugmentConfig(**fields["augment"])
     fields["corpora"] = tuple(fields["corpora"])
     return TrainConfig(**fields)
-
-
-def _restore(
-    path: Path,
-    config: TrainConfig,
-    model: ImuEncoder,
-    log_scale: nn.Parameter,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    generator: torch.Generator,
-) -> int:
-    state = load_checkpoint(path)
-    if config_of(state) != config:
-        raise InputError(
-            f"{path}: was trained with another configuration; resume with the same options, or "
-            "choose another --out"
-        )
-    model.load_state_dict(state["model"])
-    with torch.no_grad():
-        log_scale.copy_(state["log_logit_scale"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    generator.set_state(state["generator"])
-    torch.set_rng_state(state["torch_rng"])
-    return int(state["step"])
 
 
 def _provenance(sets: list[WindowSet], activities: list[str]) -> dict[str, Any]:

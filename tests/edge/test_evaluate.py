@@ -74,6 +74,8 @@ def test_labels_are_mapped_and_left_out(
     mapping.write_text('{"lying": "lying"}')
     result = run(capsys, "--corpus", str(corpus), "--labels", str(mapping))
     assert result["n_windows"] == 6 and result["labels"] == ["lying"] and result["accuracy"] == 1
+    mapping.write_text('{"lying": "lying", "flying": "gliding"}')
+    assert run(capsys, "--corpus", str(corpus), "--labels", str(mapping))["labels"] == ["lying"]
     mapping.write_text('{"flying": "lying"}')
     assert main(["--corpus", str(corpus), "--labels", str(mapping)]) == 2
     assert "has no label 'flying'; it has: lying, walking" in capsys.readouterr().err

@@ -26,7 +26,14 @@ def test_labels_from_a_list_and_from_a_file(tmp_path: Path) -> None:
     assert parse_labels(str(path)) == ["walking", "climbing stairs"]
 
 
-@pytest.mark.parametrize(("text", "message"), [(" , ", "no label"), ("walking, Walking", "twice")])
+def test_a_list_longer_than_a_file_name() -> None:
+    assert len(parse_labels(", ".join(f"activity number {k}" for k in range(500)))) == 500
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(" , ", "no label"), ("walking, Walking", "twice"), ("absent.txt", "no such file")],
+)
 def test_labels_that_cannot_be_used(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_labels(text)

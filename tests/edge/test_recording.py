@@ -39,6 +39,8 @@ DEG = 180 / np.pi
     [
         ("time_s,ax_mps2,ay_mps2,az_mps2,gx_rads,gy_rads,gz_rads", columns()),
         ("t,ax,ay,az,gx,gy,gz", columns()),
+        ("ts,acc_x_m_s2,acc_y_m_s2,acc_z_m_s2,gyro_x_deg_s,gyro_y_deg_s,gyro_z_deg_s",
+         columns(1.0, DEG)),
         ("time,gFx,gFy,gFz,wx,wy,wz", columns(1 / G)),
         ("timestamp_ms,accX_g,accY_g,accZ_g,gyrX_dps,gyrY_dps,gyrZ_dps", columns(1 / G, DEG, 1e3)),
         ("Time (s),Acceleration x (m/s^2),Acceleration y (m/s^2),Acceleration z (m/s^2),"
