@@ -204,6 +204,7 @@ def _open_source(args: Args) -> tuple[str, Iterator[Samples], Recording | None]:
         if args.acc_unit or args.gyro_unit or args.time_unit:
             raise InputError("the unit options go with --replay: a device states its units")
         recording = None
+        say(f"streaming from {args.device}; the first label comes after 5 s; Ctrl-C ends")
         name, chunks, speed = args.device, open_device(args.device), args.speed or "1"
     return name, in_real_time(chunks) if speed == "1" else chunks, recording
 

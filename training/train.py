@@ -205,9 +205,6 @@ def train(config: TrainConfig, out: Path, cache: Path, resume: bool, console: Co
         InputError: a folder is no training corpus, or the run to resume had another config.
     """
     checkpoint = out / "checkpoint.pt"
-    run = Run(config)
-    if resume:
-        run.restore(checkpoint)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         sets = [load_windows(Path(folder), cache, progress) for folder in config.corpora]
@@ -218,6 +215,9 @@ def train(config: TrainConfig, out: Path, cache: Path, resume: bool, console: Co
             f"{len(sampler.where)} of {sum(map(len, sets))} windows kept, "
             f"{len(names)} activities, {len(sets)} corpora"
         )
+        run = Run(config)  # after the text encoder, which may draw random numbers of its own
+        if resume:
+            run.restore(checkpoint)
         provenance = _provenance(sets, names)
         out.mkdir(parents=True, exist_ok=True)
         if not resume:
