@@ -14,7 +14,7 @@ from firmware_bridge.errors import AuraError, InputError
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
-    from edge.pipeline import Pipeline
+    from edge.pipeline import Pipeline, Prediction
     from edge.recording import Recording, TruthSegment
     from firmware_bridge.samples import Samples
 
@@ -95,19 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the event log, SQLite (default: log.db in the user's data folder)",
     )
     log.add_argument("--no-log", action="store_true", help="write no log")
-    parser.add_argument("--version", action=_Version, help="print the version and exit")
     return parser
-
-
-class _Version(argparse.Action):
-    """Looks the version up only when asked for it."""
-
-    def __init__(self, **kwargs: object) -> None:
-        super().__init__(**{**kwargs, "nargs": 0})  # type: ignore[arg-type]
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(f"edge-run {version()}")
-        parser.exit()
 
 
 def version() -> str:
@@ -175,7 +163,7 @@ def _run(args: Args) -> int:
                 if log:
                     log.append(prediction)
                 true_label = truth_of(truth, prediction.start_s, prediction.end_s)
-                run.count(prediction.best and prediction.best.label, true_label)
+                run.count(prediction.best.label if prediction.best else None, true_label)
                 display.show(prediction, true_label)
     except KeyboardInterrupt:
         interrupted = True
@@ -209,7 +197,7 @@ def _open_source(args: Args) -> tuple[str, Iterator[Samples], Recording | None]:
     return name, in_real_time(chunks) if speed == "1" else chunks, recording
 
 
-def _predictions(pipeline: Pipeline, chunks: Iterator[Samples]) -> Iterator[list]:  # type: ignore[type-arg]
+def _predictions(pipeline: Pipeline, chunks: Iterator[Samples]) -> Iterator[list[Prediction]]:
     for samples in chunks:
         yield pipeline.push(samples)
     yield pipeline.finish()

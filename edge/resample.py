@@ -46,6 +46,10 @@ _PASS_HZ, _STOP_HZ, _STOP_DB = 60.0, 100.0, 72.0
 _BETA = 0.1102 * (_STOP_DB - 8.7)
 _HALF_WIDTH_S = (_STOP_DB - 7.95) / (14.36 * (_STOP_HZ - _PASS_HZ)) / 2
 _CUTOFF_HZ = (_PASS_HZ + _STOP_HZ) / 2
+_SUPPORT_TOLERANCE = 0.1
+"""How far the kernel's weights may be from adding up to 1: jitter of 30 % of a sample reaches 0.11
+at 300 Hz and 0.02 at 500 Hz, a hole of 10 ms 0.8 and more."""
+
 _KERNEL_ROWS = 256
 """Grid values filtered at once: bounds the memory of a long push."""
 
@@ -241,7 +245,7 @@ class Resampler:
         g = self.origin_s + np.arange(first, stop, dtype=np.float64) * self._step_s
         values = _interpolate(t, self._x, g)
         if self._low_pass:
-            _filter_into(values, t, self._x, g)
+            _filter_into(values, t, self._x, g, self._stretch_start_s)
         self._next_index = stop
         self._forget(float(g[-1]))
         return [GridBlock(first, values.astype(np.float32))]
@@ -296,8 +300,10 @@ def _filter_into(
     t: NDArray[np.float64],
     x: NDArray[np.float64],
     g: NDArray[np.float64],
+    stretch_start_s: float,
 ) -> None:
-    """Replace interpolated values by low-passed ones wherever the kernel has its samples."""
+    """Replace interpolated values by low-passed ones wherever the kernel has its samples: not
+    within its half width of a gap, where it would see one side only, and not over a hole."""
     if len(t) < 3:
         return
     stands_for_s = np.empty_like(t)
@@ -318,5 +324,9 @@ def _filter_into(
             np.cumsum(weight[:, :, None] * x[column], axis=1)[:, -1]
             / np.where(total == 0, 1.0, total)[:, None]
         )
-        supported = np.abs(total - 1.0) < 0.1
+        supported = (
+            (np.abs(total - 1.0) < _SUPPORT_TOLERANCE)
+            & (g[rows] - _HALF_WIDTH_S >= stretch_start_s)
+            & (g[rows] + _HALF_WIDTH_S <= t[-1])
+        )
         values[rows] = np.where(supported[:, None], filtered, values[rows])

@@ -51,23 +51,28 @@ def walk_csv(tmp_path: Path) -> Path:
     return write_csv(tmp_path / "walk.csv", header, rows)
 
 
-def write_corpus(folder: Path, role: str = "train", n_subjects: int = 3) -> Path:
+def write_corpus(
+    folder: Path, role: str = "train", n_subjects: int = 3, n_sessions: int = 1
+) -> Path:
     """A corpus in the shared form: each subject walks 12 s and lies still 8 s, 3 s unlabelled
     between them, at 50 Hz."""
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pytest.importorskip("pyarrow").table
     rate_hz, acc_step, gyro_step = 50.0, 0.01, 0.002
     counts, recordings, segments = [], [], []
-    for subject in range(n_subjects):
-        moving = walk(15, rate_hz, seed=subject)
+    for number in range(n_subjects * n_sessions):
+        subject, session = number % n_subjects, number // n_subjects
+        moving = walk(15, rate_hz, seed=number)
         assert moving.gyro_rads is not None
-        still = np.random.default_rng(subject).normal(0, 0.02, (400, 6))
+        still = np.random.default_rng(number).normal(0, 0.02, (400, 6))
         still[:, 0] += STANDARD_GRAVITY_MPS2
         imu = np.vstack([np.hstack([moving.acc_mps2, moving.gyro_rads]), still])
         counts.append(np.round(imu / ([acc_step] * 3 + [gyro_step] * 3)).astype(np.int16))
         offset = sum(map(len, counts[:-1]))
-        recordings.append((subject, f"s{subject}", "day1", "waist", rate_hz, offset, len(imu)))
-        segments += [(subject, 0, 600, "walking"), (subject, 750, 1150, "lying")]
+        recordings.append(
+            (number, f"s{subject}", f"day{session}", "waist", rate_hz, offset, len(imu))
+        )
+        segments += [(number, 0, 600, "walking"), (number, 750, 1150, "lying")]
     folder.mkdir(parents=True)
     samples = dict(zip(CHANNELS, np.vstack(counts).T, strict=True))
     parquet.write_table(table(samples), folder / "samples.parquet")

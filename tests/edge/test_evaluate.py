@@ -51,13 +51,14 @@ def test_spans_lie_inside_their_segment() -> None:
 
 
 def test_every_context_scores_the_same_windows(
-    corpus: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    corpus = write_corpus(tmp_path / "two_days", n_sessions=2)
     results = [
         run(capsys, "--corpus", str(corpus), "--context", c)
         for c in ("window", "recording", "subject")
     ]
-    assert {r["n_windows"] for r in results} == {3 * (3 + 2)}  # 12 s: 3 windows, 8 s: 2 windows
+    assert {r["n_windows"] for r in results} == {6 * (3 + 2)}  # 12 s: 3 windows, 8 s: 2 windows
     # Today's encoder has no memory: what it knows of the past cannot change what it says, but for
     # the resampler's edge at a window cut out of its recording.
     assert results[1]["confusion"] == results[2]["confusion"]

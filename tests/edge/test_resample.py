@@ -97,9 +97,25 @@ def test_nothing_overshoots_at_a_gap(rate_hz: float) -> None:
     near_gap = np.concatenate([b.values for b in blocks if b.stop_index < 310 or rate_hz <= 200])
     tolerance = 1e-6 if rate_hz <= 200 else 0.1  # a linear-phase filter rings at an inner step
     assert near_gap.min() >= -tolerance and near_gap.max() <= 1 + tolerance
-    # At the gap itself the plain interpolation stands, so its last value is the last sample.
-    before = max((b for b in blocks if b.start_index < 310), key=lambda b: b.stop_index)
-    assert before.values[-1, 0] == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("hole_s", [0.02, 0.05, 0.2])
+def test_the_filter_leaves_a_hole_to_interpolation(hole_s: float) -> None:
+    """Weights that no longer add up to 1 would throw the ramp off by seconds."""
+    t = np.arange(0, 6, 1 / 500)
+    t = t[(t < 3) | (t > 3 + hole_s)]
+    at, values = unbroken(Samples(t, np.repeat(t[:, None], 3, axis=1), None))
+    np.testing.assert_allclose(values[:, 0], at, atol=0.02)
+
+
+@pytest.mark.parametrize("rate_hz", [20, 500])
+def test_at_a_gap_the_samples_themselves_stand(rate_hz: float) -> None:
+    """A half-empty filter would average the ramp: its first and last value would be off."""
+    t = np.arange(0, 4, 1 / rate_hz)
+    t = t[(t < 1.5) | (t > 2.5)]
+    resampler, blocks = resample(Samples(t, np.repeat(t[:, None], 3, axis=1), None))
+    for k, row in grid(blocks).items():
+        assert row[0] == pytest.approx(resampler.time_of(k), abs=1e-5)
 
 
 def test_a_gap_is_left_empty_and_a_short_hole_is_bridged() -> None:
