@@ -3,8 +3,11 @@
 * `manifest.json`: everything the runtime must know, and the sizes and hashes of the other files.
 * `encoder.onnx`: one window -> one unit vector; its metadata repeats the signal contract.
 * `prototypes.npz`: `prototypes` (A, 512) float16 of the label bank, `centre` (512,) float32.
+* `golden.npz`: a window `imu` (6, 1000) and its `embedding` (512,); loading embeds it again.
+* optionally `text_encoder.onnx` and `vocab.txt`, for labels outside the bank.
 
-Nothing in a bundle is unpickled or executed, and its files cannot lie outside its folder.
+`export/BUNDLE.md` specifies the format. Nothing in a bundle is unpickled or executed, and its files
+cannot lie outside its folder.
 """
 
 from __future__ import annotations
@@ -28,6 +31,11 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
 PROTOTYPES_FILE = "prototypes.npz"
+GOLDEN_FILE = "golden.npz"
+
+MIN_GOLDEN_COSINE = 0.98
+"""Between the golden embedding and this machine's: int8 arithmetic may round otherwise elsewhere,
+another encoder is far below."""
 
 SIGNAL_KEY = "aura_edge.signal"
 """Key of the ONNX metadata entry that repeats the manifest's `signal`."""
@@ -38,6 +46,7 @@ DEFAULT_BUNDLE = Path(__file__).parent / "data" / "bundle"
 _REQUIRED = (
     "format_version",
     "id",
+    "name",
     "signal",
     "encoder",
     "text",
@@ -99,7 +108,7 @@ def load_bundle(folder: Path) -> Bundle:
         InputError: what is missing, damaged or contradictory, and what to do.
     """
     manifest = _read_manifest(folder)
-    for name in (ENCODER_FILE, PROTOTYPES_FILE):
+    for name in {ENCODER_FILE, PROTOTYPES_FILE, GOLDEN_FILE, *manifest["files"]}:
         _verify_file(folder, name, manifest["files"])
     encoder = Encoder(folder / ENCODER_FILE)
     in_onnx = encoder.metadata.get(SIGNAL_KEY)
@@ -120,7 +129,15 @@ def load_bundle(folder: Path) -> Bundle:
             f"{folder}: {len(prototypes)} prototypes for {len(manifest['label_bank'])} activities "
             "of the label bank; export the bundle again"
         )
+    _check_golden(folder / GOLDEN_FILE, encoder)
     return Bundle(folder, manifest, encoder, prototypes, centre)
+
+
+def manifest_id(manifest: dict[str, Any]) -> str:
+    """The id of a manifest: its name and a digest of all the rest, file hashes included."""
+    rest = {key: value for key, value in manifest.items() if key != "id"}
+    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return f"{manifest['name']}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -142,11 +159,18 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     absent = [k for k in _REQUIRED if not isinstance(manifest, dict) or k not in manifest]
     if absent:
         raise InputError(f"{path}: no field {', '.join(absent)}; export the bundle again")
+    if manifest["id"] != manifest_id(manifest):
+        raise InputError(
+            f"{path}: was edited after the export (its contents do not give its id "
+            f"{manifest['id']}); change labels with `edge-export prototypes`, else export it again"
+        )
     return dict(manifest)
 
 
 def _verify_file(folder: Path, name: str, files: dict[str, Any]) -> None:
     path = folder / name
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise InputError(f"{folder / MANIFEST}: file name {name!r} leads out of the bundle")
     if name not in files:
         raise InputError(f"{folder / MANIFEST}: no entry for {name} under `files`")
     if not path.is_file():
@@ -180,3 +204,20 @@ def _read_prototypes(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float3
             return arrays["prototypes"].astype(np.float32), arrays["centre"].astype(np.float32)
     except (KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: unreadable ({error}); export the bundle again") from None
+
+
+def _check_golden(path: Path, encoder: Encoder) -> None:
+    """Embed the golden window: the encoder works on this machine, and is the one exported."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            imu, expected = arrays["imu"].astype(np.float32), arrays["embedding"]
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: unreadable ({error}); export the bundle again") from None
+    cosine = float(encoder.embed(imu) @ expected)
+    if not cosine >= MIN_GOLDEN_COSINE:
+        raise InputError(
+            f"{path}: the encoder fails its self-test (cosine {cosine:.3f} to the embedding it "
+            f"should give, at least {MIN_GOLDEN_COSINE} expected): it is another encoder, or this "
+            "processor computes int8 otherwise; export the bundle again, without --quantize if "
+            "that does not help"
+        )

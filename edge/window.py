@@ -71,7 +71,7 @@ class WindowCutter:
         self._spans = spans
         self._due = next(spans, None)
         self._length = SIGNAL.window_samples
-        self._ring = np.full((self._length, len(SIGNAL.channels)), np.nan, np.float32)
+        self._ring = np.full((len(SIGNAL.channels), self._length), np.nan, np.float32)
         self._head = 0  # grid index after the newest value in the ring
         self._cut = 0
 
@@ -105,17 +105,18 @@ class WindowCutter:
         start = max(self._head, to - self._length)  # what is older leaves the ring anyway
         if start < to:
             rows = np.arange(start, to) % self._length
-            self._ring[rows] = np.nan
+            self._ring[:, rows] = np.nan
             if values is not None:
-                self._ring[rows, : values.shape[1]] = values[start - base : to - base]
+                self._ring[: values.shape[1], rows] = values[start - base : to - base].T
         self._head = max(self._head, to)
 
     def _window(self, span: Span) -> Window:
         start, stop = span
         self._cut += 1
-        imu = np.full((self._length, len(SIGNAL.channels)), np.nan, np.float32)
-        imu[: stop - start] = self._ring[np.arange(start, stop) % self._length]
-        # The head may already be past the stop of a span that came late; then what the ring has
-        # overwritten would be wrong, so spans must ascend (see the class docstring).
-        missing = float(np.isnan(imu[: stop - start, 0]).mean())
-        return Window(start, stop, np.ascontiguousarray(imu.T), missing)
+        imu = np.full((len(SIGNAL.channels), self._length), np.nan, np.float32)
+        oldest = start % self._length
+        until_wrap = min(stop - start, self._length - oldest)
+        imu[:, :until_wrap] = self._ring[:, oldest : oldest + until_wrap]
+        imu[:, until_wrap : stop - start] = self._ring[:, : stop - start - until_wrap]
+        missing = float(np.isnan(imu[0, : stop - start]).mean())
+        return Window(start, stop, imu, missing)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from edge.bundle import DEFAULT_BUNDLE, Bundle, load_bundle, manifest_id
 from edge.spec import SIGNAL
 from firmware_bridge.errors import InputError
 
@@ -22,10 +22,13 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle"))
 
 
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def edit(folder: Path, change: Callable[[dict[str, Any]], object], new_id: bool = True) -> None:
+    """Change the manifest; with its id made anew, so that later checks are reached."""
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
+    if new_id:
+        manifest["id"] = manifest_id(manifest)
     path.write_text(json.dumps(manifest))
 
 
@@ -81,6 +84,31 @@ def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
 def test_a_manifest_without_a_field(copy: Path) -> None:
     edit(copy, lambda m: m.pop("logit_scale"))
     with pytest.raises(InputError, match="no field logit_scale"):
+        load_bundle(copy)
+
+
+def test_an_edited_manifest_is_noticed(copy: Path) -> None:
+    edit(copy, lambda m: m.update(logit_scale=1.0), new_id=False)
+    with pytest.raises(InputError, match="was edited after the export"):
+        load_bundle(copy)
+
+
+def test_files_cannot_lie_outside_the_bundle(copy: Path) -> None:
+    entry = {"bytes": 0, "sha256": ""}
+    for name in ("../secrets.txt", "/etc/passwd", "..", "a/b"):
+        edit(copy, lambda m, name=name: m["files"].update({name: entry}))
+        with pytest.raises(InputError, match="leads out of the bundle"):
+            load_bundle(copy)
+        edit(copy, lambda m, name=name: m["files"].pop(name))
+
+
+def test_an_encoder_that_embeds_otherwise_fails_the_self_test(copy: Path) -> None:
+    """Right form, right hashes, another encoder: only embedding the golden window can tell."""
+    with np.load(copy / "golden.npz") as arrays:
+        imu, embedding = arrays["imu"], arrays["embedding"]
+    np.savez(copy / "golden.npz", imu=imu, embedding=np.roll(embedding, 1))
+    rehash(copy, "golden.npz")
+    with pytest.raises(InputError, match="fails its self-test"):
         load_bundle(copy)
 
 

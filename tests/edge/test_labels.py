@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,47 @@ def test_an_unknown_label_is_embedded_where_the_text_encoder_is_installed(bundle
     swimming = bundle.prototypes[bundle.bank["swimming"]]
     assert strolling @ walking > strolling @ swimming + 0.1
     assert labels.made_by[1] == bundle.manifest["text"]["encoder"]
+
+
+def listing(bundle: Bundle, *names: str) -> Bundle:
+    """The bundle with more files in its manifest; they were verified when it was loaded."""
+    files = bundle.manifest["files"] | dict.fromkeys(names, {})
+    return replace(bundle, manifest=bundle.manifest | {"files": files})
+
+
+class OwnText:
+    name = "the bundle's own"
+    centre = np.zeros(512, np.float32)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return np.tile(np.eye(1, 512, 7, dtype=np.float32), (len(texts), 1))
+
+
+def test_the_bundles_own_text_encoder_goes_first(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(
+        edge.labels, "load_bundle_text_encoder", lambda f: asked.append(f) or OwnText()
+    )
+    monkeypatch.setattr(edge.labels, "load_compact_text_encoder", no_text_encoder)
+    own = listing(bundle, "text_encoder.onnx", "vocab.txt")
+    labels = resolve_labels(["walking", "strolling through the old town"], own)
+    assert asked == [bundle.folder] and labels.made_by[1] == "the bundle's own"
+    assert labels.prototypes[1].argmax() == 7
+    # Half a pair in the manifest: the other file was verified by nobody.
+    with pytest.raises(InputError, match="not in the bundle's label bank"):
+        resolve_labels(["strolling through town"], listing(bundle, "text_encoder.onnx"))
+
+
+def test_a_bundles_own_text_encoder_that_cannot_run_lists_the_closest_too(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.labels, "load_bundle_text_encoder", lambda folder: no_text_encoder())
+    with pytest.raises(InputError) as error:
+        own = listing(bundle, "text_encoder.onnx", "vocab.txt")
+        resolve_labels(["wlaking the dogg"], own)
+    assert "walking the dog" in str(error.value) and "aura-edge[text]" in str(error.value)
 
 
 def test_two_names_of_one_activity_are_an_error(bundle: Bundle) -> None:

@@ -13,13 +13,15 @@ import torch
 from rich.console import Console
 
 import export.__main__
+import export.parity
 from edge.bundle import SIGNAL_KEY, Bundle, load_bundle
 from edge.labels import resolve_labels
 from edge.pipeline import Pipeline
 from edge.spec import SIGNAL
-from export.__main__ import main
-from export.onnx_export import torch_embeddings
-from tests.conftest import walk
+from export.__main__ import golden_window, main
+from export.parity import LabelledWindows, compare, windows_of_corpora
+from export.variants import IR_VERSION, OPSET, torch_embeddings
+from tests.conftest import walk, write_corpus
 from tests.training.conftest import HashedText, hashed_text, tiny_config
 from training.captions import Activity
 from training.model import ImuEncoder
@@ -41,6 +43,9 @@ def checkpoint(tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.Mon
     return train(
         tiny_config, tmp_path / "run", tmp_path / "cache", False, Console(file=io.StringIO())
     )
+
+
+QUIET = Console(file=io.StringIO())
 
 
 def embeddings(bundle: Bundle, windows: np.ndarray) -> np.ndarray:
@@ -85,10 +90,15 @@ def test_the_bundle_runs_and_says_what_it_is(checkpoint: Path, tmp_path: Path) -
         and manifest["training"]["config"]["steps"] == 40
     )
     assert {a["text_encoder"] for a in manifest["label_bank"]} == {"hashed"}
+    assert manifest["encoder"]["weights"] == manifest["parity"]["chosen"] == "int8-dynamic"
+    figures = manifest["parity"]["variants"]["int8-dynamic"]
+    assert figures["worst_cosine"] > 0.98 and figures["n_windows"] > 100
     graph = onnx.load(str(out / "encoder.onnx"))
     metadata = {p.key: p.value for p in graph.metadata_props}
     assert json.loads(metadata[SIGNAL_KEY]) == SIGNAL.to_json()
     assert any(n.op_type == "MatMulInteger" for n in graph.graph.node)
+    assert graph.ir_version == IR_VERSION and graph.opset_import[0].version == OPSET
+    assert not any(n.metadata_props or n.doc_string for n in graph.graph.node)
     pipeline = Pipeline(bundle, resolve_labels(["walk", "lying"], bundle))
     assert {p.best.label for p in pipeline.push(walk(10, 50)) if p.best} == {"walk"}
 
@@ -107,6 +117,83 @@ def test_a_batch_of_any_size(checkpoint: Path, tmp_path: Path) -> None:
     windows = awkward_windows()
     (batch,) = session.run(None, {"imu": windows})
     np.testing.assert_allclose(batch, embeddings(load_bundle(out), windows), atol=1e-5)
+
+
+def test_held_out_corpora_calibrate_and_gate_with_different_subjects(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    corpus = write_corpus(tmp_path / "heldout", n_subjects=4)
+    calibration, gate = windows_of_corpora([corpus], tmp_path / "cache", QUIET)
+    assert len(calibration.imu) == len(gate.imu) == 2 * 5
+    assert not {w.tobytes() for w in calibration.imu} & {w.tobytes() for w in gate.imu}
+    out = tmp_path / "bundle"
+    assert main([str(checkpoint), "--out", str(out), "--quantize", "--heldout", str(corpus)]) == 0
+    parity = load_bundle(out).manifest["parity"]
+    assert set(parity["variants"]) == {"float32", "float16", "int8-dynamic", "int8-static"}
+    assert "heldout" in parity["windows"]
+
+
+def test_a_benchmark_corpus_is_not_calibrated_on(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "bench", role="benchmark")
+    argv = [str(checkpoint), "--out", str(tmp_path / "b"), "--quantize", "--heldout", str(corpus)]
+    assert main(argv) == 2
+    assert "never trained on" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_gate_fails_the_export_unless_forced(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(export.parity, "MIN_WORST_COSINE", 1.1)
+    out = tmp_path / "bundle"
+    assert main([str(checkpoint), "--out", str(out), "--quantize"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the parity gate is not passed" in said and "below 1.1" in said and "--force" in said
+    assert not out.exists()
+    assert main([str(checkpoint), "--out", str(out), "--quantize", "--force"]) == 0
+    load_bundle(out)
+
+
+def test_the_figures_of_the_gate_by_hand() -> None:
+    """Three windows, one said otherwise: agreement 2/3, and the cosine of that one is 0."""
+    eye = np.eye(3, dtype=np.float32)
+    prototypes = {"a": eye[0], "b": eye[1], "c": eye[2]}
+    windows = LabelledWindows(np.zeros((3, 6, 1000), np.float32), ("a", "b", "b"))
+    reference, candidate = eye[[0, 1, 1]], eye[[0, 1, 2]]
+    parity = compare(reference, candidate, windows, prototypes)
+    assert parity.worst_cosine == 0 and parity.mean_cosine == pytest.approx(2 / 3)
+    assert parity.top1_agreement == pytest.approx(2 / 3)
+    assert parity.macro_f1 == pytest.approx((1 + 2 / 3) / 2)
+    assert parity.macro_f1_loss == pytest.approx(1 - (1 + 2 / 3) / 2)
+    assert len(parity.shortfalls()) == 3
+    assert compare(reference, reference, windows, prototypes).shortfalls() == []
+
+
+def test_verify_checks_a_bundle_again(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    main([str(checkpoint), "--out", str(out)])
+    capsys.readouterr()
+    assert main(["--verify", str(out)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["id"] == load_bundle(out).id and facts["activities"] == len(BANK)
+    (out / "encoder.onnx").write_bytes(b"truncated")
+    assert main(["--verify", str(out)]) == 2
+
+
+def test_the_golden_window_is_a_walk_with_a_gap() -> None:
+    imu = golden_window()
+    assert imu.shape == (6, 1000) and 0.05 < np.isnan(imu).mean() < 0.2
+
+
+def test_neither_checkpoint_nor_verify(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "give a checkpoint" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_missing_checkpoint_is_one_clear_error(

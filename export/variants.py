@@ -1,0 +1,162 @@
+"""The trained encoder -> ONNX: float32, and what is made of it for the runtime.
+
+Every variant takes any batch size, carries the signal contract in its metadata and has passed
+`onnx.checker` with full shape inference.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from edge.bundle import SIGNAL_KEY
+from edge.encoder import INPUT, OUTPUT
+from edge.spec import SIGNAL
+from training.model import ImuEncoder
+
+OPSET = 18
+"""Understood by every onnxruntime since 1.14 (2023)."""
+
+IR_VERSION = 8
+"""The ONNX file format of opset 18's time, for the same reason."""
+
+_QUANTIZED = ["MatMul", "Gemm"]
+"""Only matrix products: the patch convolution sees raw signal, whose range would cost it its small
+motions."""
+
+
+def export_float32(model: ImuEncoder, path: Path) -> None:
+    """Write the encoder as it was trained, constants folded."""
+    example = torch.zeros(2, len(SIGNAL.channels), SIGNAL.window_samples)
+    with _quiet():
+        program = torch.onnx.export(
+            model.eval(),
+            (example,),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={"imu": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        with tempfile.TemporaryDirectory() as folder:
+            raw = Path(folder) / "raw.onnx"
+            program.save(str(raw), external_data=False)
+            graph = onnx.load(str(raw))
+            # torch notes every intermediate shape; those of transposed weights are stale after
+            # the optimisation below and make onnx's own shape inference fail.
+            del graph.graph.value_info[:]
+            onnx.save(graph, str(raw))
+            quant_pre_process(str(raw), str(path), skip_symbolic_shape=True)
+    _finish(path)
+
+
+def quantize_int8_dynamic(float32: Path, path: Path) -> None:
+    """Weights int8 per channel, activations int8 by what each window holds."""
+    with _quiet():
+        quantize_dynamic(
+            str(float32),
+            str(path),
+            op_types_to_quantize=_QUANTIZED,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        )
+    _finish(path)
+
+
+def quantize_int8_static(float32: Path, path: Path, windows: NDArray[np.float32]) -> None:
+    """Weights int8 per channel, activations int8 by ranges seen on calibration windows (QDQ).
+
+    Args:
+        windows: (N, 6, 1000) of training-role corpora.
+    """
+    with _quiet():
+        quantize_static(
+            str(float32),
+            str(path),
+            _Calibration(windows),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_QUANTIZED,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            # Products of two activations (attention) stay float32.
+            extra_options={"MatMulConstBOnly": True},
+        )
+    _finish(path)
+
+
+def convert_float16(float32: Path, path: Path) -> None:
+    """All weights and activations float16; input and output stay float32."""
+    with _quiet():
+        graph = OnnxModel(convert_float_to_float16(onnx.load(str(float32)), keep_io_types=True))
+        graph.topological_sort()  # the converter puts its casts last
+    onnx.save(graph.model, str(path))
+    _finish(path)
+
+
+def torch_embeddings(model: ImuEncoder, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 6, 1000) -> (N, D), the reference that an exported encoder is compared with."""
+    with torch.inference_mode():
+        embeddings: torch.Tensor = model.eval()(torch.from_numpy(windows))
+    return np.asarray(embeddings.numpy(), np.float32)
+
+
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, windows: NDArray[np.float32]) -> None:
+        self._windows = iter(windows)
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        """The next window as the graph's input."""
+        window = next(self._windows, None)
+        return None if window is None else {INPUT: window[None]}
+
+
+def _finish(path: Path) -> None:
+    """Drop what only the exporter needed, write the contract, check."""
+    graph = onnx.load(str(path))
+    used = {node.domain for node in graph.graph.node}
+    kept = [o for o in graph.opset_import if o.domain == "" or o.domain in used]
+    del graph.opset_import[:]
+    graph.opset_import.extend(kept)
+    for node in graph.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    del graph.graph.value_info[:]
+    graph.ir_version = IR_VERSION
+    onnx.helper.set_model_props(graph, {SIGNAL_KEY: json.dumps(SIGNAL.to_json())})
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, str(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's and onnxruntime's remarks on their own internals from the user."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
