@@ -35,7 +35,6 @@ from edge.spec import SIGNAL
 from edge.text import TextEncoder
 from edge.window import WindowCutter, every_hop
 from edge.zeroshot import prototype
-
 from export import prototypes as prototypes_command
 from export import text_export as text_command
 from export.manifest import put_in_place, staging
