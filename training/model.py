@@ -46,8 +46,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(B, N, D) tokens and (B, 1, 1, N) additive bias -> (B, N, D)."""
         batch, tokens, width = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)
+        shape = (batch, tokens, self.heads, width // self.heads)
+        q, k, v = (part.reshape(shape).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
         scores = q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5 + bias
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, tokens, width)
         result: Tensor = self.out(mixed)
