@@ -73,7 +73,7 @@ def test_an_unknown_label_is_embedded_where_the_text_encoder_is_installed(bundle
 
 def listing(bundle: Bundle, *names: str) -> Bundle:
     """The bundle with more files in its manifest; they were verified when it was loaded."""
-    files = bundle.manifest["files"] | dict.fromkeys(names, {})
+    files = bundle.manifest["files"] | {name: {} for name in names}
     return replace(bundle, manifest=bundle.manifest | {"files": files})
 
 
