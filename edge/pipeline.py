@@ -28,6 +28,9 @@ from firmware_bridge.samples import Samples
 DEFAULT_HOP_S = 1.0
 DEFAULT_TOP = 5
 
+_MAX_WAITING = 5_000
+"""Samples that may wait for a window's end: 5 s at 1000 Hz. More would only cost memory."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -81,6 +84,8 @@ class Pipeline:
         self._labels = labels
         self._top = top
         self._cutter = WindowCutter(every_hop(DEFAULT_HOP_S) if spans is None else spans)
+        self._waiting: list[Samples] = []
+        self._n_waiting = 0
         self._measured_s = np.empty(0)  # times of the samples that coming windows may hold
 
     def push(self, samples: Samples) -> list[Prediction]:
@@ -89,13 +94,37 @@ class Pipeline:
         Raises:
             InputError: the stream's clock or sensors changed (see `Resampler.push`).
         """
-        blocks = self.resampler.push(samples)
+        if self._waiting and (self._waiting[0].gyro_rads is None) != (samples.gyro_rads is None):
+            return self._process() + self.push(samples)  # the resampler says what is wrong
+        self._waiting.append(samples)
+        self._n_waiting += len(samples)
+        return self._process() if self._is_due(samples) else []
+
+    def _is_due(self, newest: Samples) -> bool:
+        """Whether waiting samples may complete a window.
+
+        Until then they wait, for resampling many at once costs little more than a few: a live
+        stream is processed about once a hop. The result is the same, bit for bit.
+        """
+        if self._n_waiting > _MAX_WAITING or self.resampler.origin_s is None:
+            return True
+        due = self._cutter.due_index
+        if due is None or not len(newest):
+            return False
+        # NaN compares as not due; a stamp that is off by far is looked at when its turn comes.
+        return bool(newest.t_s[-1] >= self.resampler.time_of(due - 1))
+
+    def _process(self) -> list[Prediction]:
+        waiting, self._waiting, self._n_waiting = self._waiting, [], 0
+        if not waiting:
+            return []
+        blocks = self.resampler.push(Samples.joined(waiting))
         self._measured_s = np.concatenate([self._measured_s, self.resampler.accepted_s])
         return self._predict(blocks)
 
     def finish(self) -> list[Prediction]:
         """The stream has ended: return the last windows."""
-        predictions = self._predict(self.resampler.finish())
+        predictions = self._process() + self._predict(self.resampler.finish())
         return predictions + [self._classify(w) for w in self._cutter.finish()]
 
     def _predict(self, blocks: list[GridBlock]) -> list[Prediction]:

@@ -50,6 +50,7 @@ _SUPPORT_TOLERANCE = 0.1
 """How far the kernel's weights may be from adding up to 1: jitter of 30 % of a sample reaches 0.11
 at 300 Hz and 0.02 at 500 Hz, a hole of 10 ms 0.8 and more."""
 
+_I0_BETA = float(np.i0(_BETA))
 _KERNEL_ROWS = 256
 """Grid values filtered at once: bounds the memory of a long push."""
 
@@ -103,6 +104,7 @@ class Resampler:
         self._step_s = 1.0 / SIGNAL.rate_hz
         self._has_gyro: bool | None = None
         self._last_s = -np.inf
+        self._clock_error = ""
         # The current stretch: samples since the last gap that unfinished grid values still need.
         self._t = np.empty(0)
         self._x = np.empty((0, 6))
@@ -116,8 +118,15 @@ class Resampler:
 
         Raises:
             InputError: the clock went back by more than 1 s or ahead by more than a day, or the
-                gyroscope came or went in mid-stream.
+                gyroscope came or went in mid-stream. What was measured before that is returned
+                first: a clock's error is raised by the call after.
         """
+        if self._clock_error:
+            raise InputError(self._clock_error)
+        blocks = self._take(samples)
+        return blocks + self._end_stretch() if self._clock_error else blocks
+
+    def _take(self, samples: Samples) -> list[GridBlock]:
         t, x = self._accept(samples)
         self.accepted_s = t
         blocks: list[GridBlock] = []
@@ -134,7 +143,13 @@ class Resampler:
         return blocks
 
     def finish(self) -> list[GridBlock]:
-        """The stream has ended: return the grid values up to its last sample."""
+        """The stream has ended: return the grid values up to its last sample.
+
+        Raises:
+            InputError: the clock's error, when the last push met one.
+        """
+        if self._clock_error:
+            raise InputError(self._clock_error)
         return self._end_stretch()
 
     def time_of(self, index: int) -> float:
@@ -165,33 +180,16 @@ class Resampler:
             return t, x
         # A sample is late when an earlier one already carries its stamp or a later one.
         latest_before = np.maximum.accumulate(np.concatenate([[self._last_s], t[:-1]]))
-        self._check_clock(t, latest_before)
+        good, self._clock_error = _until_clock_error(t, latest_before)
+        t, x, latest_before = t[:good], x[:good], latest_before[:good]
+        if not len(t):
+            return t, x
         later = t > latest_before
         if not later.all() and not self.dropped.not_later:
             self.dropped.first_not_later_s = float(t[~later][0])
         self.dropped.not_later += int((~later).sum())
         self._last_s = max(self._last_s, float(t.max()))
         return t[later], x[later]
-
-    @staticmethod
-    def _check_clock(t: NDArray[np.float64], latest_before: NDArray[np.float64]) -> None:
-        step = t - latest_before
-        back = np.flatnonzero(step < -MAX_BACKWARD_S)
-        if len(back):
-            i = back[0]
-            raise InputError(
-                f"time goes back by {-step[i]:.3f} s (from {latest_before[i]:.3f} s to "
-                f"{t[i]:.3f} s): the device's clock was reset, or the rows are not in the order "
-                "of measurement. Split the recording there, or sort it by time."
-            )
-        ahead = np.flatnonzero(np.isfinite(step) & (step > MAX_JUMP_S))
-        if len(ahead):
-            i = ahead[0]
-            raise InputError(
-                f"time jumps ahead by {step[i] / 3600:.1f} h (from {latest_before[i]:.3f} s to "
-                f"{t[i]:.3f} s): the device's clock was set, or these are two recordings. "
-                "Split the recording there."
-            )
 
     def _extend(self, t: NDArray[np.float64], x: NDArray[np.float64]) -> list[GridBlock]:
         if not len(t):
@@ -260,6 +258,33 @@ class Resampler:
             self._t, self._x = self._t[keep:], self._x[keep:]
 
 
+def _until_clock_error(
+    t: NDArray[np.float64], latest_before: NDArray[np.float64]
+) -> tuple[int, str]:
+    """How many samples come before the clock was reset or set, and what to say of it ("" if not).
+
+    Args:
+        t: (N,) stamps.
+        latest_before: (N,) the latest stamp before each.
+    """
+    step = t - latest_before
+    wrong = np.flatnonzero((step < -MAX_BACKWARD_S) | (np.isfinite(step) & (step > MAX_JUMP_S)))
+    if not len(wrong):
+        return len(t), ""
+    i = int(wrong[0])
+    where = f"(from {latest_before[i]:.3f} s to {t[i]:.3f} s)"
+    if step[i] < 0:
+        return i, (
+            f"time goes back by {-step[i]:.3f} s {where}: the device's clock was reset, or the "
+            "rows are not in the order of measurement. Split the recording there, or sort it by "
+            "time."
+        )
+    return i, (
+        f"time jumps ahead by {step[i] / 3600:.1f} h {where}: the device's clock was set, or these "
+        "are two recordings. Split the recording there."
+    )
+
+
 def _interpolate(
     t: NDArray[np.float64], x: NDArray[np.float64], g: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -290,7 +315,7 @@ def _kernel(offset_s: NDArray[np.float64]) -> NDArray[np.float64]:
     """Kaiser-windowed sinc, unit area; 0 outside the half width."""
     inside = np.clip(1.0 - (offset_s / _HALF_WIDTH_S) ** 2, 0.0, None)
     window = np.where(
-        np.abs(offset_s) < _HALF_WIDTH_S, np.i0(_BETA * np.sqrt(inside)) / np.i0(_BETA), 0
+        np.abs(offset_s) < _HALF_WIDTH_S, np.i0(_BETA * np.sqrt(inside)) / _I0_BETA, 0
     )
     return 2 * _CUTOFF_HZ * np.sinc(2 * _CUTOFF_HZ * offset_s) * window
 

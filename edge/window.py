@@ -75,6 +75,11 @@ class WindowCutter:
         self._head = 0  # grid index after the newest value in the ring
         self._cut = 0
 
+    @property
+    def due_index(self) -> int | None:
+        """Grid index at which the next window is complete; None when no span is left."""
+        return None if self._due is None else self._due[1]
+
     def push(self, block: GridBlock) -> Iterator[Window]:
         """Take the next block; yield the windows that end within it or in the gap before it."""
         yield from self._advance(block.start_index, None)

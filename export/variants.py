@@ -35,8 +35,8 @@ from edge.spec import SIGNAL
 from training.model import ImuEncoder
 
 OPSET = 20
-"""Understood by every onnxruntime since 1.17 (January 2024); the first with a Gelu of its own, which
-is one node instead of five."""
+"""Understood by every onnxruntime since 1.17 (January 2024); the first with a Gelu of its own: one
+node instead of five."""
 
 IR_VERSION = 9
 """The ONNX file format of opset 20's time, for the same reason."""

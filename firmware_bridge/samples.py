@@ -59,6 +59,16 @@ class Samples:
         gyro = None if self.gyro_rads is None else self.gyro_rads[rows]
         return Samples(self.t_s[rows], self.acc_mps2[rows], gyro)
 
+    @staticmethod
+    def joined(parts: list[Samples]) -> Samples:
+        """Some chunks of one device, one after another."""
+        gyro = [p.gyro_rads for p in parts if p.gyro_rads is not None]
+        return Samples(
+            np.concatenate([p.t_s for p in parts]),
+            np.concatenate([p.acc_mps2 for p in parts]),
+            np.concatenate(gyro) if gyro else None,
+        )
+
     def shifted(self, offset_s: float) -> Samples:
         """The same samples, all `offset_s` later."""
         return Samples(self.t_s + offset_s, self.acc_mps2, self.gyro_rads)

@@ -82,10 +82,12 @@ def test_a_reset_clock_in_mid_file_keeps_what_was_logged(
     header, rows = lines[0], lines[1:]
     walk_csv.write_text("\n".join([header, *rows * 3]))
     log = tmp_path / "log.db"
-    assert main(["--replay", str(walk_csv), "--log", str(log)]) == 2
-    assert "time goes back" in capsys.readouterr().err
+    assert main(["--replay", str(walk_csv), "--log", str(log), "--format", "jsonl"]) == 2
+    out, err = capsys.readouterr()
+    assert "time goes back" in err and len(out.splitlines()) == 15  # the last one lacks its end
     db = sqlite3.connect(log)
     assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert db.execute("SELECT count(*) FROM window").fetchone() == (15,)
 
 
 @pytest.mark.parametrize(

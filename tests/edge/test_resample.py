@@ -149,16 +149,30 @@ def test_nan_is_not_measured_and_never_spreads() -> None:
     assert 420 not in values and 200 in values
 
 
-def test_a_clock_that_was_reset_or_set_is_an_error_that_names_the_cure() -> None:
+@pytest.mark.parametrize(
+    ("shift_s", "message"),
+    [
+        (-2.0, r"goes back by 1\.98\d s .*Split the recording"),
+        (1e6, r"jumps ahead by 277\.8 h .*Split the recording"),
+    ],
+)
+@pytest.mark.parametrize("chunks", [[150], [1], [37]])
+def test_a_clock_that_was_reset_or_set_is_an_error_after_all_that_was_measured(
+    shift_s: float, message: str, chunks: list[int]
+) -> None:
     samples = walk(3, 50)
-    back = Samples(np.where(samples.t_s > 2, samples.t_s - 2, samples.t_s), samples.acc_mps2, None)
-    with pytest.raises(InputError, match=r"goes back by .* s .*Split the recording"):
-        resample(back)
-    ahead = Samples(
-        np.where(samples.t_s > 2, samples.t_s + 1e6, samples.t_s), samples.acc_mps2, None
-    )
-    with pytest.raises(InputError, match=r"jumps ahead by .* h .*Split the recording"):
-        resample(ahead)
+    t = np.where(samples.t_s > 2, samples.t_s + shift_s, samples.t_s)
+    spoilt = Samples(t, samples.acc_mps2, samples.gyro_rads)
+    resampler, blocks, start = Resampler(), [], 0
+    with pytest.raises(InputError, match=message):
+        for size in cycle(chunks):
+            blocks += resampler.push(spoilt[start : start + size])
+            start += size
+            if start >= len(spoilt):
+                resampler.finish()
+    good = grid(resample(samples[:101])[1])
+    assert grid(blocks).keys() == good.keys()
+    assert all(np.array_equal(grid(blocks)[k], good[k]) for k in good)
 
 
 def test_a_gyroscope_that_vanishes_is_an_error() -> None:

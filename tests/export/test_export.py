@@ -12,13 +12,14 @@ import pytest
 import torch
 from rich.console import Console
 
-import export.__main__
+import export.convert
 import export.parity
 from edge.bundle import SIGNAL_KEY, Bundle, load_bundle
 from edge.labels import resolve_labels
 from edge.pipeline import Pipeline
 from edge.spec import SIGNAL
-from export.__main__ import golden_window, main
+from export.__main__ import main
+from export.convert import golden_window
 from export.parity import LabelledWindows, compare, windows_of_corpora
 from export.variants import IR_VERSION, OPSET, torch_embeddings
 from tests.conftest import walk, write_corpus
@@ -37,9 +38,9 @@ BANK = (
 
 @pytest.fixture
 def checkpoint(tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(export.__main__, "load_text_encoder", lambda name: HashedText())
-    monkeypatch.setattr(export.__main__, "label_bank", lambda: BANK)
-    monkeypatch.setattr(export.__main__, "DEFAULT_LABELS", ("walking", "lying"))
+    monkeypatch.setattr(export.convert, "load_text_encoder", lambda name: HashedText())
+    monkeypatch.setattr(export.convert, "label_bank", lambda: BANK)
+    monkeypatch.setattr(export.convert, "DEFAULT_LABELS", ("walking", "lying"))
     return train(
         tiny_config, tmp_path / "run", tmp_path / "cache", False, Console(file=io.StringIO())
     )

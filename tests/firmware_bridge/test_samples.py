@@ -23,6 +23,13 @@ def test_slices_and_shifts() -> None:
     assert len(s[1:3]) == 2 and s[1:3].shifted(10).t_s.tolist() == [11, 12]
 
 
+def test_chunks_are_joined_with_and_without_a_gyroscope() -> None:
+    s = Samples(np.arange(4.0), np.arange(12.0).reshape(4, 3), np.ones((4, 3)))
+    joined = Samples.joined([s[:1], s[1:4]])
+    assert joined.t_s.tolist() == [0, 1, 2, 3] and joined.gyro_rads is not None
+    assert Samples.joined([Samples(s.t_s, s.acc_mps2, None)]).gyro_rads is None
+
+
 def test_the_simulated_wearable_is_repeatable_lossy_and_in_si_units() -> None:
     first, again = (list(islice(simulated_packets(seed=3), 1000)) for _ in range(2))
     assert all(np.array_equal(a.acc_mps2, b.acc_mps2) for a, b in zip(first, again, strict=True))
