@@ -8,6 +8,18 @@ import sys
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `edge-export`: a checkpoint's conversion unless a subcommand is named."""
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(argv)
+    except ImportError as error:
+        print(
+            f"error: edge-export needs the package {error.name!r}, which is not installed; "
+            'install it with: pip install "aura-edge[training]"',
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _dispatch(argv: list[str]) -> int:
     # Imported one by one: extending a bundle needs none of the packages that converting does.
     if argv[:1] == ["prototypes"]:
         from export import prototypes

@@ -58,3 +58,19 @@ print("imported", len({names!r}))
         [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False
     )
     assert done.stdout.startswith("imported"), done.stderr
+
+
+@pytest.mark.parametrize("package", ["training", "export"])
+def test_a_workstation_command_without_torch_says_what_to_install(package: str) -> None:
+    code = f"""
+import sys
+for heavy in ("torch", "onnx"):
+    sys.modules[heavy] = None
+from {package}.__main__ import main
+sys.exit(main(["--help"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert 'pip install "aura-edge[training]"' in done.stderr

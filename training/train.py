@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import math
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -328,7 +327,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `edge-train`."""
+    """The command line behind `edge-train`."""
     args = _parser().parse_args(argv)
     console = Console(stderr=True)
     config = TrainConfig(
@@ -350,7 +349,3 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(checkpoint)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
