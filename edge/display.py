@@ -18,7 +18,6 @@ from rich.text import Text
 
 from edge.pipeline import Prediction
 
-FORMATS = ("table", "lines", "jsonl")
 _RECENT_CHANGES = 8
 
 
@@ -33,7 +32,7 @@ class Display(Protocol):
 
 
 def make_display(kind: str, title: str, with_truth: bool) -> Display:
-    """The display for one of `FORMATS`."""
+    """The display for "table", "lines" or "jsonl"."""
     if kind == "jsonl":
         return JsonLines(with_truth)
     if kind == "lines":

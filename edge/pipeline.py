@@ -95,10 +95,15 @@ class Pipeline:
             InputError: the stream's clock or sensors changed (see `Resampler.push`).
         """
         if self._waiting and (self._waiting[0].gyro_rads is None) != (samples.gyro_rads is None):
-            return self._process() + self.push(samples)  # the resampler says what is wrong
+            predictions = self._process()
+            self._keep(samples)  # the resampler says what is wrong once its turn comes
+            return predictions
+        self._keep(samples)
+        return self._process() if self._is_due(samples) else []
+
+    def _keep(self, samples: Samples) -> None:
         self._waiting.append(samples)
         self._n_waiting += len(samples)
-        return self._process() if self._is_due(samples) else []
 
     def _is_due(self, newest: Samples) -> bool:
         """Whether waiting samples may complete a window.

@@ -50,9 +50,6 @@ RATES_HZ = (50.0, 200.0, 208.0)
 
 _BLOCK_S = 10
 
-OPSET = 18
-"""Of the ONNX files made here."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -100,6 +97,7 @@ def encoder_cases(folder: Path) -> list[EncoderCase]:
     """The shipped encoder, and ours and the baselines written to `folder` with random weights."""
     import torch
 
+    from export.variants import export_float32
     from training.baselines.aura_mfm import AuraMfm
     from training.baselines.imagebind_imu import ImageBindImu
     from training.baselines.imu2clip import Imu2Clip
@@ -123,7 +121,10 @@ def encoder_cases(folder: Path) -> list[EncoderCase]:
     ]
     for number, (name, model, window, meaning) in enumerate(models):
         path = folder / f"encoder{number}.onnx"
-        _export(model, window, path)
+        if isinstance(model, ImuEncoder):
+            export_float32(model, path)
+        else:
+            _export(model, window, path)
         count = sum(p.numel() for p in model.parameters())
         cases.append(EncoderCase(name, path, count, window, meaning))
     return cases
@@ -132,6 +133,8 @@ def encoder_cases(folder: Path) -> list[EncoderCase]:
 def _export(model: Any, window: tuple[int, ...], path: Path) -> None:
     """Write a torch module as float32 ONNX with a free batch size."""
     import torch
+
+    from export.variants import OPSET
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own deprecated internals

@@ -11,6 +11,7 @@ from edge.bundle import Bundle
 from edge.labels import resolve_labels
 from edge.pipeline import Pipeline, Prediction
 from edge.zeroshot import LabelSet
+from firmware_bridge.errors import InputError
 from firmware_bridge.samples import Samples
 from tests.conftest import walk, without
 
@@ -92,6 +93,18 @@ def test_an_accelerometer_alone_is_enough(bundle: Bundle, labels: LabelSet) -> N
     samples = walk(8, 50)
     predictions = stream(bundle, labels, Samples(samples.t_s, samples.acc_mps2, None), [10])
     assert len(predictions) == 4 and all(p.valid for p in predictions)
+
+
+def test_a_gyroscope_that_vanishes_is_an_error_after_all_that_was_measured(
+    bundle: Bundle, labels: LabelSet
+) -> None:
+    samples, pipeline = walk(8, 50), Pipeline(bundle, labels)
+    predictions = pipeline.push(samples[:260]) + pipeline.push(samples[260:280])
+    alone = Samples(samples.t_s[280:], samples.acc_mps2[280:], None)
+    predictions += pipeline.push(alone)
+    assert [p.start_s for p in predictions] == [0]
+    with pytest.raises(InputError, match="gyroscope disappeared"):
+        pipeline.finish()
 
 
 def test_samples_without_a_usable_stamp_do_not_stop_the_stream(

@@ -21,9 +21,6 @@ PARENTS = (0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 12, 11, 14, 15, 16, 11, 18, 19,
 """Parent of joint 1, 2, ...; joint 0 is the root. Two legs, spine and head, two arms."""
 
 JOINTS = len(PARENTS) + 1
-FRAMES = 200
-"""10 s at 20 Hz."""
-
 AXES = 3
 BLOCKS = (
     (64, 1),
