@@ -86,6 +86,7 @@ class Pipeline:
         self._cutter = WindowCutter(every_hop(DEFAULT_HOP_S) if spans is None else spans)
         self._waiting: list[Samples] = []
         self._n_waiting = 0
+        self._due_s = -np.inf  # time of the last grid point of the next window; asked per packet
         self._measured_s = np.empty(0)  # times of the samples that coming windows may hold
 
     def push(self, samples: Samples) -> list[Prediction]:
@@ -111,13 +112,10 @@ class Pipeline:
         Until then they wait, for resampling many at once costs little more than a few: a live
         stream is processed about once a hop. The result is the same, bit for bit.
         """
-        if self._n_waiting > _MAX_WAITING or self.resampler.origin_s is None:
+        if self._n_waiting > _MAX_WAITING:
             return True
-        due = self._cutter.due_index
-        if due is None or not len(newest):
-            return False
         # NaN compares as not due; a stamp that is off by far is looked at when its turn comes.
-        return bool(newest.t_s[-1] >= self.resampler.time_of(due - 1))
+        return len(newest) > 0 and bool(newest.t_s[-1] >= self._due_s)
 
     def _process(self) -> list[Prediction]:
         waiting, self._waiting, self._n_waiting = self._waiting, [], 0
@@ -125,7 +123,11 @@ class Pipeline:
             return []
         blocks = self.resampler.push(Samples.joined(waiting))
         self._measured_s = np.concatenate([self._measured_s, self.resampler.accepted_s])
-        return self._predict(blocks)
+        predictions = self._predict(blocks)
+        if self.resampler.origin_s is not None:
+            due = self._cutter.due_index
+            self._due_s = np.inf if due is None else self.resampler.time_of(due - 1)
+        return predictions
 
     def finish(self) -> list[Prediction]:
         """The stream has ended: return the last windows."""

@@ -294,12 +294,14 @@ def _interpolate(
     h = np.diff(t)[:, None]
     secant = np.diff(x, axis=0) / h
     slope = np.concatenate([secant[:1], _inner_slopes(h, secant), secant[-1:]])
+    rise = secant * h
+    left, right = slope[:-1] * h, slope[1:] * h
     i = np.clip(np.searchsorted(t, g + _EPS_GRID / SIGNAL.rate_hz, side="right") - 1, 0, len(h) - 1)
     u = np.clip((g - t[i])[:, None] / h[i], 0.0, 1.0)
-    a, b = x[i], x[i + 1]
-    ma, mb = slope[i] * h[i], slope[i + 1] * h[i]
-    # Hermite form around the left sample; exact at u = 0 and monotone between the samples.
-    return a + u * (ma + u * ((3 * (b - a) - 2 * ma - mb) + u * (ma + mb - 2 * (b - a))))
+    # Hermite form around the left sample; exact at u = 0 and monotone between the samples. Each
+    # interval's coefficients are worked out once: a slow source has many grid times in each.
+    quadratic, cubic = 3 * rise - 2 * left - right, left + right - 2 * rise
+    return x[i] + u * (left[i] + u * (quadratic[i] + u * cubic[i]))
 
 
 def _inner_slopes(h: NDArray[np.float64], secant: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -108,11 +108,16 @@ class WindowCutter:
 
     def _write(self, to: int, values: NDArray[np.float32] | None, base: int) -> None:
         start = max(self._head, to - self._length)  # what is older leaves the ring anyway
-        if start < to:
-            rows = np.arange(start, to) % self._length
-            self._ring[:, rows] = np.nan
-            if values is not None:
-                self._ring[: values.shape[1], rows] = values[start - base : to - base].T
+        while start < to:  # at most twice: the ring wraps around once
+            first = start % self._length
+            count = min(to - start, self._length - first)
+            part = self._ring[:, first : first + count]
+            if values is None:
+                part[:] = np.nan
+            else:
+                part[values.shape[1] :] = np.nan
+                part[: values.shape[1]] = values[start - base : start - base + count].T
+            start += count
         self._head = max(self._head, to)
 
     def _window(self, span: Span) -> Window:

@@ -44,13 +44,11 @@ class LabelSet:
     ) -> tuple[Score, ...]:
         """The `top` best labels of a (D,) unit vector, best first."""
         similarity = (self.prototypes @ embedding).astype(np.float64)
-        logits = logit_scale * similarity
-        odds = np.exp(logits - logits.max())
-        probability = odds / odds.sum()
-        best = np.argsort(-similarity, kind="stable")[:top]
-        return tuple(
-            Score(self.names[i], float(similarity[i]), float(probability[i])) for i in best
-        )
+        odds = np.exp(logit_scale * (similarity - similarity.max()))
+        probability = (odds / odds.sum()).tolist()
+        best = (-similarity).argsort(kind="stable")[:top].tolist()
+        cosine = similarity.tolist()
+        return tuple(Score(self.names[i], cosine[i], probability[i]) for i in best)
 
 
 def prototype(captions: Sequence[str], encoder: TextEncoder) -> NDArray[np.float32]:

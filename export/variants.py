@@ -42,8 +42,14 @@ IR_VERSION = 9
 """The ONNX file format of opset 20's time, for the same reason."""
 
 _QUANTIZED = ["MatMul", "Gemm"]
-"""Only matrix products: the patch convolution sees raw signal, whose range would cost it its small
-motions."""
+"""Only matrix products are computed in int8: the patch convolution sees raw signal, whose range
+would cost it its small motions."""
+
+_SMALLEST_STORED = 16
+"""Constants with fewer elements stay as they are: a node to unpack them would take more room."""
+
+_LARGE = 4096
+"""Constants with this many elements are stored in int8 by row, smaller ones in float16."""
 
 
 def export_float32(model: ImuEncoder, path: Path) -> None:
@@ -83,6 +89,7 @@ def quantize_int8_dynamic(float32: Path, path: Path) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
         )
+    _store_small(path)
     _finish(path)
 
 
@@ -104,7 +111,75 @@ def quantize_int8_static(float32: Path, path: Path, windows: NDArray[np.float32]
             # Products of two activations (attention) stay float32.
             extra_options={"MatMulConstBOnly": True},
         )
+    _store_small(path)
     _finish(path)
+
+
+def _store_small(path: Path) -> None:
+    """Keep what is still computed in float32 as int8 or float16 in the file.
+
+    The unpacking nodes hold constants only, so onnxruntime folds them when it loads the graph: they
+    make the file smaller and cost nothing per window.
+    """
+    model = onnx.load(str(path))
+    graph = model.graph
+    unpacking: list[onnx.NodeProto] = []
+    for tensor in list(graph.initializer):
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _SMALLEST_STORED:
+            continue
+        if values.size >= _LARGE:
+            packed, nodes = _in_int8(tensor.name, values)
+        else:
+            packed, nodes = _in_float16(tensor.name, values)
+        graph.initializer.remove(tensor)
+        graph.initializer.extend(packed)
+        unpacking += nodes
+    computing = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(unpacking + computing)
+    _shorten_names(graph)
+    onnx.save(model, str(path))
+
+
+def _in_float16(
+    name: str, values: NDArray[np.float32]
+) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    half = onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_f16")
+    cast = onnx.helper.make_node("Cast", [half.name], [name], to=onnx.TensorProto.FLOAT)
+    return [half], [cast]
+
+
+def _in_int8(
+    name: str, values: NDArray[np.float32]
+) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    """Rows (first axis) of int8 and a scale each. Not a DequantizeLinear, which onnxruntime never
+    folds."""
+    axes = tuple(range(1, values.ndim))
+    peak = np.abs(values).max(axis=axes, keepdims=True)
+    scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)
+    rows = onnx.numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}_i8")
+    scales = onnx.numpy_helper.from_array(scale, f"{name}_scale")
+    cast = onnx.helper.make_node("Cast", [rows.name], [f"{name}_f32"], to=onnx.TensorProto.FLOAT)
+    scaled = onnx.helper.make_node("Mul", [f"{name}_f32", scales.name], [name])
+    return [rows, scales], [cast, scaled]
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    """Number the values inside the graph: the exporter's names are a tenth of a small file."""
+    outer = {value.name for value in (*graph.input, *graph.output)} | {""}
+    short: dict[str, str] = {}
+
+    def renamed(name: str) -> str:
+        return name if name in outer else short.setdefault(name, f"v{len(short)}")
+
+    for tensor in graph.initializer:
+        tensor.name = renamed(tensor.name)
+    for node in graph.node:
+        node.name = ""
+        node.input[:] = [renamed(name) for name in node.input]
+        node.output[:] = [renamed(name) for name in node.output]
+    del graph.value_info[:]
 
 
 def convert_float16(float32: Path, path: Path) -> None:
