@@ -4,6 +4,7 @@
   `acc_step` (m/s^2, gravity included) and `gyro_step` (rad/s) from `corpus.json`.
 * `recordings.parquet`: recording, subject, session, placement, rate_hz, offset, length (samples).
 * `segments.parquet`: recording, start, stop (sample indices within the recording), label.
+* `texts.parquet` (optional): recording, start, stop, text, kind: sentences about a stretch.
 * `corpus.json`: name, role ("train" or "benchmark"), acc_step, gyro_step, licence, cite, ...
 
 Read by `edge-eval` and by training, which thereby share one reader. Needs pyarrow (extra `eval`).
@@ -39,7 +40,11 @@ _COLUMNS = {
         "length",
     ),
     "segments": ("recording", "start", "stop", "label"),
+    "texts": ("recording", "start", "stop", "text", "kind"),
 }
+
+_OPTIONAL: dict[str, dict[str, list[Any]]] = {"texts": {c: [] for c in _COLUMNS["texts"]}}
+"""What a table that may be absent holds then: nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,22 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Text:
+    """A sentence about a stretch of a recording. Stretches of texts may overlap."""
+
+    start: int
+    """Index of the stretch's first sample within the recording."""
+
+    stop: int
+    """Index after its last sample."""
+
+    text: str
+
+    kind: str
+    """Who speaks: "narration", "atomic description" or "expert commentary"."""
+
+
+@dataclass(frozen=True)
 class CorpusRecording:
     """One device's uninterrupted recording of one subject."""
 
@@ -66,6 +87,7 @@ class CorpusRecording:
     rate_hz: float
     samples: Samples
     segments: tuple[Segment, ...]
+    texts: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,16 +109,15 @@ class Corpus:
 
     def recordings(self) -> Iterator[CorpusRecording]:
         """All recordings in file order, in SI units."""
-        by_recording: dict[int, list[Segment]] = defaultdict(list)
-        segments = self._tables["segments"]
-        for recording, start, stop, label in zip(
-            *(segments[c] for c in _COLUMNS["segments"]), strict=True
-        ):
-            by_recording[recording].append(Segment(start, stop, label))
-        table = self._tables["recordings"]
+        segments: dict[int, list[Segment]] = defaultdict(list)
+        for recording, *segment in self._rows("segments"):
+            segments[recording].append(Segment(*segment))
+        texts: dict[int, list[Text]] = defaultdict(list)
+        for recording, *text in self._rows("texts"):
+            texts[recording].append(Text(*text))
         steps = np.repeat([self.info["acc_step"], self.info["gyro_step"]], 3)
-        for recording, subject, session, placement, rate_hz, offset, length in zip(
-            *(table[c] for c in _COLUMNS["recordings"]), strict=True
+        for recording, subject, session, placement, rate_hz, offset, length in self._rows(
+            "recordings"
         ):
             imu = self._counts[offset : offset + length] * steps
             yield CorpusRecording(
@@ -106,8 +127,12 @@ class Corpus:
                 str(placement),
                 rate_hz,
                 Samples(np.arange(length) / rate_hz, imu[:, :3], imu[:, 3:]),
-                tuple(sorted(by_recording[recording], key=lambda s: s.start)),
+                tuple(sorted(segments[recording], key=lambda s: s.start)),
+                tuple(sorted(texts[recording], key=lambda t: t.start)),
             )
+
+    def _rows(self, stem: str) -> Iterator[tuple[Any, ...]]:
+        return zip(*(self._tables[stem][c] for c in _COLUMNS[stem]), strict=True)
 
 
 def read_corpus(folder: Path) -> Corpus:
@@ -126,6 +151,8 @@ def read_corpus(folder: Path) -> Corpus:
     tables = {}
     for stem, columns in _COLUMNS.items():
         path = folder / f"{stem}.parquet"
+        if stem in _OPTIONAL and not path.exists():
+            continue
         if not path.exists():
             raise InputError(
                 f"{path}: missing; a corpus folder needs samples, recordings and "
@@ -140,7 +167,7 @@ def read_corpus(folder: Path) -> Corpus:
             raise InputError(f"{path}: no column {', '.join(absent)}; expected {columns}")
         tables[stem] = table
     counts = np.stack([tables["samples"][c].to_numpy() for c in CHANNELS], axis=1)
-    plain = {stem: tables[stem].to_pydict() for stem in ("recordings", "segments")}
+    plain = _OPTIONAL | {s: table.to_pydict() for s, table in tables.items() if s != "samples"}
     _check_bounds(folder, plain, len(counts))
     return Corpus(info["name"], info, plain, counts)
 
@@ -167,15 +194,15 @@ def _check_bounds(folder: Path, tables: dict[str, Any], n_samples: int) -> None:
                 f"{folder / 'recordings.parquet'}, row {row}: samples {offset} to {offset + n} "
                 f"do not exist, samples.parquet has {n_samples}"
             )
-    segments = tables["segments"]
-    for row, (recording, start, stop) in enumerate(
-        zip(segments["recording"], segments["start"], segments["stop"], strict=True)
-    ):
-        if recording not in length or not 0 <= start < stop <= length[recording]:
-            raise InputError(
-                f"{folder / 'segments.parquet'}, row {row}: samples {start} to {stop} of "
-                f"recording {recording}, which has {length.get(recording, 'no')} samples"
-            )
+    for stem in ("segments", "texts"):
+        for row, (recording, start, stop) in enumerate(
+            zip(*(tables[stem][c] for c in ("recording", "start", "stop")), strict=True)
+        ):
+            if recording not in length or not 0 <= start < stop <= length[recording]:
+                raise InputError(
+                    f"{folder / f'{stem}.parquet'}, row {row}: samples {start} to {stop} of "
+                    f"recording {recording}, which has {length.get(recording, 'no')} samples"
+                )
 
 
 def spans_in_segment(segment: Segment, rate_hz: float, hop_s: float) -> list[Span]:

@@ -53,8 +53,9 @@ from export.variants import (
 )
 from firmware_bridge.errors import AuraError, InputError
 from firmware_bridge.sim import simulated_packets
-from training.captions import PROMPT_TEMPLATES, Activity, activity_of, label_bank
+from training.captions import Activity, activity_of, label_bank, prompt_templates
 from training.model import ImuEncoder
+from training.models import DEFAULT_MODEL
 from training.text_encoders import load_text_encoder
 from training.train import MAX_LOGIT_SCALE, TrainConfig, config_of, load_checkpoint
 
@@ -170,6 +171,11 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
     """
     state = load_checkpoint(checkpoint)
     config = config_of(state)
+    if config.model != DEFAULT_MODEL:
+        raise InputError(
+            f"{checkpoint}: holds the baseline {config.model!r}; only {DEFAULT_MODEL!r} becomes a "
+            "bundle"
+        )
     model = ImuEncoder(config.encoder)
     model.load_state_dict(state["model"])
     text_encoder = load_text_encoder(config.text_encoder)
@@ -338,7 +344,7 @@ def _manifest(
             "encoder": text_encoder.name,
             "space": "CLIP ViT-B/32 text, centred",
             "fidelity": getattr(text_encoder, "fidelity", None),
-            "prompt_templates": list(PROMPT_TEMPLATES),
+            "prompt_templates": list(prompt_templates()),
         },
         "logit_scale": round(logit_scale, 4),
         "default_labels": list(DEFAULT_LABELS),

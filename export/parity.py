@@ -20,7 +20,7 @@ from edge.recording import open_recording, read_truth, truth_of
 from edge.resample import Resampler
 from edge.window import WindowCutter, every_hop
 from training.captions import activity_of
-from training.data import load_windows
+from training.data import LABEL, load_windows
 
 MIN_WORST_COSINE = 0.98
 MIN_TOP1_AGREEMENT = 0.99
@@ -107,7 +107,7 @@ def _macro_f1(truth: NDArray[np.int64], said: NDArray[np.int64], n_labels: int) 
 def windows_of_corpora(
     folders: list[Path], cache: Path, console: Console
 ) -> tuple[LabelledWindows, LabelledWindows]:
-    """Windows of training-role corpora: for calibration, and for the gate.
+    """Labelled windows of training-role corpora: for calibration, and for the gate.
 
     No subject is in both.
 
@@ -120,10 +120,11 @@ def windows_of_corpora(
     with Progress(console=console) as progress:
         for folder in folders:
             windows = load_windows(folder, cache, progress)
+            labelled = np.array([kind == LABEL for kind in windows.kinds], bool)[windows.label]
             subjects = rng.permutation(np.unique(windows.subject))
             for_gate = np.isin(windows.subject, subjects[: (len(subjects) + 1) // 2])
             for part, rows in ((calibration, ~for_gate), (gate, for_gate)):
-                candidates = np.flatnonzero(rows)
+                candidates = np.flatnonzero(rows & labelled)
                 chosen = np.sort(rng.permutation(candidates)[: _PER_CORPUS // 2])
                 labels = [windows.labels[i] for i in windows.label[chosen]]
                 part.append((windows.imu[chosen].astype(np.float32), labels))

@@ -60,17 +60,31 @@ print("imported", len({names!r}))
     assert done.stdout.startswith("imported"), done.stderr
 
 
-@pytest.mark.parametrize("package", ["training", "export"])
-def test_a_workstation_command_without_torch_says_what_to_install(package: str) -> None:
+def without_torch(package: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """A workstation command where neither torch nor onnx is installed."""
     code = f"""
 import sys
 for heavy in ("torch", "onnx"):
     sys.modules[heavy] = None
 from {package}.__main__ import main
-sys.exit(main(["--help"]))
+sys.exit(main({list(argv)!r}))
 """
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize(
+    "command", [("training", "fit", "CORPUS", "--out", "OUT"), ("export", "--help")]
+)
+def test_a_workstation_command_without_torch_says_what_to_install(command: list[str]) -> None:
+    done = without_torch(*command)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert 'pip install "aura-edge[training]"' in done.stderr
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["import", "--help"]])
+def test_commands_that_need_no_torch_answer_without_it(argv: list[str]) -> None:
+    done = without_torch("training", *argv)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: edge-train")

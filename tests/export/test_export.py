@@ -41,6 +41,9 @@ def checkpoint(tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(export.convert, "load_text_encoder", lambda name: HashedText())
     monkeypatch.setattr(export.convert, "label_bank", lambda: BANK)
     monkeypatch.setattr(export.convert, "DEFAULT_LABELS", ("walking", "lying"))
+    # After 40 steps it is a matter of luck which of several near labels is the best one.
+    monkeypatch.setattr(export.parity, "MIN_TOP1_AGREEMENT", 0.9)
+    monkeypatch.setattr(export.parity, "MAX_MACRO_F1_LOSS", 0.1)
     return train(
         tiny_config, tmp_path / "run", tmp_path / "cache", False, Console(file=io.StringIO())
     )

@@ -1,10 +1,9 @@
-"""The encoder: shape, unit length, missing samples, and augmentation that keeps the physics."""
+"""The encoder: shape, unit length and missing samples."""
 
 from __future__ import annotations
 
 import torch
 
-from training.augment import AugmentConfig, augment, random_rotations
 from training.model import EncoderConfig, ImuEncoder
 
 
@@ -72,41 +71,3 @@ def test_residual_connections_carry_the_signal() -> None:
     with torch.no_grad():
         out = model(windows(2))
     assert not torch.allclose(out[0], out[1], atol=1e-3)
-
-
-def test_rotations_are_proper_and_spread_over_all_directions() -> None:
-    turn = random_rotations(2000, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(
-        turn @ turn.transpose(1, 2), torch.eye(3).expand(2000, 3, 3), atol=1e-5, rtol=0
-    )
-    torch.testing.assert_close(torch.linalg.det(turn), torch.ones(2000), atol=1e-4, rtol=0)
-    assert turn[:, :, 2].mean(0).norm() < 0.1
-
-
-def test_accelerometer_and_gyroscope_turn_together() -> None:
-    imu = windows(8)
-    imu[:, 3:] = imu[:, :3]
-    only_turned = AugmentConfig(1.0, 0, 0, 0, 0, 0)
-    out = augment(imu, only_turned, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(out[:, :3], out[:, 3:])
-    torch.testing.assert_close(out[:, :3].norm(dim=1), imu[:, :3].norm(dim=1), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(out, imu, atol=0.1)
-
-
-def test_every_augmentation_can_be_switched_off() -> None:
-    imu = windows(4)
-    off = AugmentConfig(0, 0, 0, 0, 0, 0)
-    torch.testing.assert_close(augment(imu, off, torch.Generator().manual_seed(0)), imu)
-
-
-def test_dropout_of_the_gyroscope_and_partial_windows() -> None:
-    imu = windows(200)
-    g = torch.Generator().manual_seed(0)
-    no_gyro = torch.isnan(augment(imu, AugmentConfig(0, 0, 0, 0, 0.5, 0), g)[:, 3]).all(dim=1)
-    assert 70 < no_gyro.sum() < 130
-    part = augment(imu, AugmentConfig(0, 0, 0, 0, 0, 1.0), g)
-    kept = (~torch.isnan(part[:, 0])).sum(dim=1)
-    assert kept.min() >= 200 and kept.max() <= 1000 and kept.float().std() > 100
-    row = part[0, :, : kept[0]]
-    starts = (imu[0, 0] == row[0, 0]).nonzero()[0, 0]
-    torch.testing.assert_close(row, imu[0, :, starts : starts + kept[0]])
