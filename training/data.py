@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -154,12 +155,15 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _cut(corpus: Corpus, stem: Path, progress: Progress) -> None:
-    """Write a corpus' windows; the .json goes last, so a broken-off cache is cut again."""
+    """Write a corpus' windows; the .json goes last, so a broken-off cache is cut again. Commands
+    that run side by side may cut the same corpus: each writes files of its own until they are
+    complete."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     said: list[tuple[str, str]] = []  # of each window, its label or sentence and of which kind
     meta: dict[str, list[Any]] = {"subject": [], "placement": [], "recording": []}
     task = progress.add_task(f"windows of {corpus.name}", total=len(corpus))
-    raw = stem.with_suffix(".partial")
+    own = f"{stem}-{os.getpid()}"
+    raw, saved = Path(f"{own}.partial"), Path(f"{own}.npy")
     with raw.open("wb") as out:
         for recording in corpus.recordings():
             for window, text, kind in _wanted_windows(recording):
@@ -175,8 +179,9 @@ def _cut(corpus: Corpus, stem: Path, progress: Progress) -> None:
     meta |= {"labels": labels, "label": [index[label] for label in said]}
     shape = (len(said), len(SIGNAL.channels), SIGNAL.window_samples)
     windows = np.memmap(raw, np.float16, "r", shape=shape) if said else np.empty(shape, np.float16)
-    np.save(stem.with_suffix(".npy"), windows)
+    np.save(saved, windows)
     raw.unlink()
+    saved.replace(stem.with_suffix(".npy"))
     stem.with_suffix(".json").write_text(json.dumps(meta), encoding="utf-8")
 
 
