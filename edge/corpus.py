@@ -2,7 +2,8 @@
 
 * `samples.parquet`: int16 columns ax ay az gx gy gz of all recordings, one after another; times
   `acc_step` (m/s^2, gravity included) and `gyro_step` (rad/s) from `corpus.json`.
-* `recordings.parquet`: recording, subject, session, placement, rate_hz, offset, length (samples).
+* `recordings.parquet`: recording, subject, session, placement, rate_hz, offset, length (samples);
+  optionally has_gyro: where it is false, gx gy gz hold nothing.
 * `segments.parquet`: recording, start, stop (sample indices within the recording), label.
 * `texts.parquet` (optional): recording, start, stop, text, kind: sentences about a stretch.
 * `corpus.json`: name, role ("train" or "benchmark"), acc_step, gyro_step, licence, cite, ...
@@ -116,17 +117,19 @@ class Corpus:
         for recording, *text in self._rows("texts"):
             texts[recording].append(Text(*text))
         steps = np.repeat([self.info["acc_step"], self.info["gyro_step"]], 3)
-        for recording, subject, session, placement, rate_hz, offset, length in self._rows(
-            "recordings"
+        has_gyro = self._tables["recordings"].get("has_gyro")
+        for row, (recording, subject, session, placement, rate_hz, offset, length) in enumerate(
+            self._rows("recordings")
         ):
             imu = self._counts[offset : offset + length] * steps
+            gyro_rads = imu[:, 3:] if has_gyro is None or has_gyro[row] else None
             yield CorpusRecording(
                 recording,
                 str(subject),
                 str(session),
                 str(placement),
                 rate_hz,
-                Samples(np.arange(length) / rate_hz, imu[:, :3], imu[:, 3:]),
+                Samples(np.arange(length) / rate_hz, imu[:, :3], gyro_rads),
                 tuple(sorted(segments[recording], key=lambda s: s.start)),
                 tuple(sorted(texts[recording], key=lambda t: t.start)),
             )

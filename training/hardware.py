@@ -86,7 +86,8 @@ class Hardware:
             return
         dist.init_process_group("nccl" if own.device.type == "cuda" else "gloo")
         try:
-            group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+            # Only processes outside a group are handed something else; all of ours are in it.
+            group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=_PATIENCE))
             rank, processes = dist.get_rank(), dist.get_world_size()
             yield cls(own.device, own.bf16, own.compiled, own.fused, rank, processes, group)
         finally:
@@ -152,7 +153,7 @@ class Hardware:
         """(B / processes, D) rows of this process -> (B, D) of all, with gradients."""
         if self.processes == 1:
             return own
-        gathered: Tensor = _Gather.apply(own)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Gather.apply(own)
         return gathered
 
     def parallel(self, module: nn.Module) -> nn.Module:

@@ -167,7 +167,7 @@ class Run:
         """One optimizer step on a joint batch; arguments as for `gradients`."""
         self._losses.append(self.gradients(imu, text, activity, unsure))
         nn.utils.clip_grad_norm_(self.learned.parameters(), 1.0)
-        self._learning_rate = self._schedule.get_last_lr()[0]
+        self._learning_rate = float(self._schedule.get_last_lr()[0])
         self._optimizer.step()
         self._schedule.step()
         self.step += 1

@@ -72,7 +72,7 @@ class RunFolder:
         _replace(path / METRICS_FILE, text)
         # TensorBoard hides what earlier files of the folder say about the purged steps.
         purged = 0 if step is None else step + 1
-        self._board = SummaryWriter(str(path), purge_step=purged)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(path), purge_step=purged)
         self._drawn_at = time.monotonic()
 
     def __enter__(self) -> RunFolder:
@@ -84,7 +84,7 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
         draw_curves(self.path)
 
     def _write_facts(self, facts: dict[str, Any], step: int | None) -> None:
@@ -100,14 +100,14 @@ class RunFolder:
         with (self.path / METRICS_FILE).open("a", encoding="utf-8") as out:
             out.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
-            self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(name, value, step)
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint in one step: a run that is killed leaves the one before it."""
         partial = self.path / f"{CHECKPOINT_FILE}.partial"
         torch.save(state, partial)
         partial.replace(self.path / CHECKPOINT_FILE)
-        self._board.flush()  # type: ignore[no-untyped-call]
+        self._board.flush()
         if time.monotonic() - self._drawn_at > _REDRAW_S:
             draw_curves(self.path)
             self._drawn_at = time.monotonic()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+import training.augment
 import training.protocols.heads
 import training.protocols.workshop
 import training.train
@@ -358,6 +359,38 @@ def test_a_model_that_was_trained_before_is_read_again(
     assert isinstance(first, torch.nn.Module) and isinstance(again, torch.nn.Module)
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
+
+
+def test_a_training_that_was_interrupted_goes_on(
+    tmp_path: Path, hashed_text: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_corpus(tmp_path / "mini")
+    config = TrainConfig(corpora=(), text_encoder="hashed", steps=4, batch=8, device="cpu")
+    library = Library(tmp_path / "cache", QUIET)
+
+    def encoder(out: str) -> dict[str, torch.Tensor]:
+        workshop = Workshop(config, library, tmp_path / out, QUIET)
+        model = workshop.recogniser("aura-edge", 0, Lesson((folder,)))
+        assert isinstance(model, torch.nn.Module)
+        return dict(model.state_dict())
+
+    whole = encoder("whole")
+    monkeypatch.setattr(training.train, "CHECKPOINT_EVERY_STEPS", 1)
+    original, calls = training.augment.augment, 0
+
+    def interrupted(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(training.train, "augment", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        encoder("broken")
+    resumed = encoder("broken")
+    assert calls == 3 + 2  # steps 3 and 4
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def test_what_is_unseen_and_who_is_tested_on_cannot_be_drawn(tmp_path: Path) -> None:

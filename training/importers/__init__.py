@@ -15,7 +15,7 @@ DATASETS = {
     "hapt": "waist phone; 30 subjects, 12 activities (benchmark)",
     "uci_har": "HAPT's subjects in windows, joined again; 6 activities (benchmark)",
     "motionsense": "trouser pocket phone; 24 subjects, 6 activities",
-    "mhealth": "right wrist and left ankle; 10 subjects, 12 activities",
+    "mhealth": "chest, right wrist and left ankle, no gyroscope; 10 subjects, 12 activities",
     "wisdm": "pocket phone and wrist watch; 51 subjects, 18 activities",
     "dsads": "torso, arms and legs; 8 subjects, 19 activities",
     "realworld": "phones and watches at seven places; 15 subjects, 8 activities",

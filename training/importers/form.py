@@ -83,8 +83,8 @@ class Recording:
     acc_mps2: NDArray[np.float64]
     """(N, 3), gravity included, no NaN."""
 
-    gyro_rads: NDArray[np.float64]
-    """(N, 3)."""
+    gyro_rads: NDArray[np.float64] | None
+    """(N, 3); None where none was worn, or none that can be believed."""
 
     segments: tuple[Segment, ...]
     """Sample indices, ascending."""
@@ -259,16 +259,17 @@ def _relative(path: Path, src: Path) -> str:
 
 
 def _checked(recording: Recording, skipped: Skipped) -> NDArray[np.float64]:
-    """The recording's (N, 6) samples, plausible.
+    """The recording's (N, 6) samples, plausible; zeros for a gyroscope that is not there.
 
     Raises:
         InputError: they are not, or its rate or segments are impossible; names the file.
     """
     source, n = recording.source, len(recording.acc_mps2)
-    if recording.acc_mps2.shape != (n, 3) or recording.gyro_rads.shape != (n, 3):
+    gyro_rads = np.zeros((n, 3)) if recording.gyro_rads is None else recording.gyro_rads
+    if recording.acc_mps2.shape != (n, 3) or gyro_rads.shape != (n, 3):
         raise InputError(
             f"{source}: accelerometer {recording.acc_mps2.shape} and gyroscope "
-            f"{recording.gyro_rads.shape}; expected (N, 3) each"
+            f"{gyro_rads.shape}; expected (N, 3) each"
         )
     if not RATES_HZ[0] <= recording.rate_hz <= RATES_HZ[1]:
         raise InputError(
@@ -280,7 +281,7 @@ def _checked(recording: Recording, skipped: Skipped) -> NDArray[np.float64]:
             raise InputError(
                 f"{source}: {part} lies outside the recording's {n} samples or is empty"
             )
-    imu = np.hstack([recording.acc_mps2, recording.gyro_rads]).astype(np.float64)
+    imu = np.hstack([recording.acc_mps2, gyro_rads]).astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(imu).all(axis=1))
     if len(bad):
         raise InputError(f"{source}: sample {bad[0]} of {n} holds no number (NaN or infinite)")
@@ -375,8 +376,8 @@ class _Tables:
 
     def add(self, r: Recording) -> None:
         number, n = len(self.recordings), len(r.acc_mps2)
-        row = (number, r.subject, r.session, r.placement, float(r.rate_hz), self.samples, n)
-        self.recordings.append(row)
+        where = (r.placement, float(r.rate_hz), self.samples, n, r.gyro_rads is not None)
+        self.recordings.append((number, r.subject, r.session, *where))
         self.segments += [(number, s.start, s.stop, s.label) for s in r.segments]
         self.texts += [(number, t.start, t.stop, t.text, t.kind) for t in r.texts]
         self.samples += n
@@ -385,6 +386,7 @@ class _Tables:
         span: list[tuple[str, Any]] = [(c, pa.int64()) for c in ("recording", "start", "stop")]
         who = [(c, pa.string()) for c in ("subject", "session", "placement")]
         where = [("rate_hz", pa.float64()), ("offset", pa.int64()), ("length", pa.int64())]
+        where += [("has_gyro", pa.bool_())]
         for stem, fields, rows in (
             ("recordings", [span[0], *who, *where], self.recordings),
             ("segments", [*span, ("label", pa.string())], self.segments),

@@ -4,13 +4,13 @@ Source: https://archive.ics.uci.edu/dataset/319 (MHEALTHDATASET.zip).
 Files: mHealth_subject1.log ... mHealth_subject10.log, no header, 24 columns separated by tabs:
     chest accelerometer (3), ECG (2), ankle accelerometer, gyroscope, magnetometer (3 each), wrist
     accelerometer, gyroscope, magnetometer (3 each), label.
-Units: m/s^2 with gravity; deg/s by its README, converted to rad/s; 50 Hz, no time stamps.
+Units: m/s^2 with gravity; the gyroscopes in deg/s by its README; 50 Hz, no time stamps.
 Axes: as the units have them; standing upright, the ankle reads -9.8 on y.
 Licence: CC BY 4.0 (UCI page, not verified).
-Traps: the chest unit has no gyroscope and is left out. Label 0 is no activity. The gyroscope
-    columns hold no believable turn rates: in the rows that were looked at, (x, y, z) has a length
+Traps: the chest unit has no gyroscope. Label 0 is no activity. The gyroscope columns of the two
+    others hold no believable turn rates: in the rows that were looked at, (x, y, z) has a length
     of about 1 in every activity, running and lying alike, and stays the same for several samples.
-    They are converted as documented, which makes them nearly silent.
+    They are left out.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from firmware_bridge.samples import GYRO_UNITS_RADS
 from training.importers.form import Dataset, Recording, Skipped, labels_of, runs_of, table
 
 _RATE_HZ = 50.0
 _COLUMNS = 24
-_UNITS = {"left ankle": 5, "right wrist": 14}
-"""Placement -> first of the unit's accelerometer columns; its gyroscope follows."""
+_UNITS = {"chest": 0, "left ankle": 5, "right wrist": 14}
+"""Placement -> first of the unit's accelerometer columns."""
 
 _LABELS = {
     0: None,
@@ -44,11 +43,11 @@ _LABELS = {
 
 
 def read(src: Path, skipped: Skipped) -> Iterator[Recording]:
-    """Two recordings for each subject, worn at once."""
+    """Three recordings for each subject, worn at once, accelerometers alone."""
     for path in sorted(src.rglob("mHealth_subject*.log")):
         rows = table(path, _COLUMNS)
         segments = runs_of(labels_of(path, rows[:, -1], _LABELS))
-        skipped.note(path, "chest unit, which has no gyroscope")
+        skipped.note(path, "gyroscope whose columns hold no turn rates", 2)
         for placement, first in _UNITS.items():
             yield Recording(
                 subject=path.stem.removeprefix("mHealth_subject"),
@@ -56,7 +55,7 @@ def read(src: Path, skipped: Skipped) -> Iterator[Recording]:
                 placement=placement,
                 rate_hz=_RATE_HZ,
                 acc_mps2=rows[:, first : first + 3],
-                gyro_rads=rows[:, first + 3 : first + 6] * GYRO_UNITS_RADS["deg/s"],
+                gyro_rads=None,
                 segments=segments,
                 source=path,
             )
@@ -64,10 +63,10 @@ def read(src: Path, skipped: Skipped) -> Iterator[Recording]:
 
 DATASET = Dataset(
     name="mhealth",
-    title="MHEALTH (right wrist and left ankle at once; 10 subjects, 12 activities)",
+    title="MHEALTH (chest, right wrist and left ankle at once; 10 subjects, 12 activities)",
     cite="Banos et al., IWAAL 2014",
     licence="UCI, believed CC BY 4.0 (not verified)",
-    units="m/s^2 with gravity, taken as they are; deg/s by its README, converted to rad/s",
-    note="50 Hz; the gyroscope columns hold no believable turn rates (see the importer)",
+    units="m/s^2 with gravity, taken as they are; no gyroscope",
+    note="50 Hz; accelerometers alone: the gyroscope columns hold no believable turn rates",
     read=read,
 )

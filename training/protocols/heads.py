@@ -19,9 +19,10 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional
 
-REGULARISATION = 10.0
+REGULARISATION = 100.0
 """scikit-learn's C: the same for all encoders and amounts, for choosing it would take labels that
-few-shot settings do not have."""
+few-shot settings do not have. On two training corpora a tenth cost up to 0.03 of macro-F1 where
+there are many labels, and ten times as much 0.04 where there is one of each class."""
 
 EPOCHS = 5
 MIN_STEPS = 50

@@ -200,6 +200,8 @@ def _add_placements(report: Report, model: str, target: Target, done: Sequence[D
         for head in d.result["heads"]:
             pair = head["trained"], head["tested"]
             pairs.setdefault(pair, []).append(Outcome.from_json(head))
+    if not any(trained != tested for trained, tested in pairs):
+        report.notes.append(f"{target.name}: no two placements share two labels, heads stay put")
     same = {pair: o for pair, o in pairs.items() if pair[0] == pair[1]}
     other = {pair: o for pair, o in pairs.items() if pair[0] != pair[1]}
     reference = None

@@ -181,7 +181,7 @@ def write_report(
 
     report = Report(
         "zero-shot",
-        f"Zero-shot, trained on {', '.join(corpora) or 'nothing here'}: macro-F1, "
+        f"Zero-shot{', trained on ' * bool(corpora)}{', '.join(corpora)}: macro-F1, "
         "mean ± sd over seeds (95 % interval over subjects)",
         ("corpus", "classes", "model", "macro-F1", "accuracy", "windows", "subjects"),
         {"train": list(corpora)},

@@ -250,6 +250,17 @@ def test_written_corpus_is_read_by_evaluation_and_training(tmp_path: Path) -> No
     assert np.abs(np.nanmean(np.asarray(windows.imu, np.float32)[:, 2]) - 9.8) < 0.2
 
 
+def test_a_recording_without_a_gyroscope_stays_without_one(tmp_path: Path) -> None:
+    summary = written(made_dataset(made(), made(gyro_rads=None)), tmp_path)
+    with_gyro, without = read_corpus(summary.folder).recordings()
+    assert with_gyro.samples.gyro_rads is not None
+    assert without.samples.gyro_rads is None
+    with Progress(disable=True) as progress:
+        windows = load_windows(summary.folder, tmp_path / "cache", progress)
+    assert np.isnan(windows.imu[windows.recording == 1, 3:]).all()
+    assert np.isfinite(windows.imu[windows.recording == 0, 3:, :200]).all()
+
+
 def test_corpus_without_texts_has_no_file_of_them(tmp_path: Path) -> None:
     names = {p.name for p in written(made_dataset(made()), tmp_path).folder.iterdir()}
     assert names == {

@@ -1,4 +1,4 @@
-"""MHEALTH: two of three units, deg/s."""
+"""MHEALTH: three accelerometers, and no gyroscope that can be believed."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ def test_units_columns_and_segments(tmp_path: Path) -> None:
     labels = [0] * 50 + [4] * 100 + [0] * 10 + [12] * 40
     original(tmp_path / "MHEALTHDATASET" / "mHealth_subject10.log", labels)
     skipped = Skipped()
-    ankle, wrist = DATASET.read(tmp_path, skipped)
-    assert (ankle.subject, ankle.session) == (wrist.subject, wrist.session) == ("10", "1")
-    assert (ankle.placement, wrist.placement) == ("left ankle", "right wrist")
+    chest, ankle, wrist = DATASET.read(tmp_path, skipped)
+    assert {(r.subject, r.session) for r in (chest, ankle, wrist)} == {("10", "1")}
+    assert [r.placement for r in (chest, ankle, wrist)] == ["chest", "left ankle", "right wrist"]
+    np.testing.assert_allclose(chest.acc_mps2[0], [1, 2, 3])
     np.testing.assert_allclose(ankle.acc_mps2[0], [6, 7, 8])
-    np.testing.assert_allclose(ankle.gyro_rads[0], np.radians([9, 10, 11]))
     np.testing.assert_allclose(wrist.acc_mps2[0], [15, 16, 17])
-    np.testing.assert_allclose(wrist.gyro_rads[0], np.radians([18, 19, 20]))
+    assert all(r.gyro_rads is None for r in (chest, ankle, wrist))
     assert wrist.segments == (
         Segment(50, 150, "walking"),
         Segment(160, 200, "jumping forwards and backwards"),
     )
-    assert [what for what, _, _ in skipped.entries()] == ["chest unit, which has no gyroscope"]
+    assert [(what, n) for what, n, _ in skipped.entries()] == [
+        ("gyroscope whose columns hold no turn rates", 2)
+    ]
 
 
 def test_bad_lines_are_named(tmp_path: Path) -> None:
