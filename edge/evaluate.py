@@ -112,7 +112,8 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
 
     bundle = load_bundle(args.bundle or DEFAULT_BUNDLE)
     corpus = read_corpus(args.corpus)
-    mapping = _mapping(args.labels, corpus)
+    own = sorted({s.label for r in corpus.recordings() for s in r.segments})
+    mapping = read_mapping(args.labels, corpus.name, own) if args.labels else {n: n for n in own}
     labels = resolve_labels(list(dict.fromkeys(mapping.values())), bundle)
     scored, not_valid = score(bundle, labels, corpus, mapping, args.context)
     if not scored:
@@ -127,11 +128,17 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _mapping(path: Path | None, corpus: Corpus) -> dict[str, str]:
-    """Corpus label -> label text."""
-    own = sorted({s.label for r in corpus.recordings() for s in r.segments})
-    if path is None:
-        return {name: name for name in own}
+def read_mapping(path: Path, corpus: str, own: list[str]) -> dict[str, str]:
+    """Corpus label -> label text, from a file.
+
+    Args:
+        path: a JSON object; labels that the corpus lacks are noted on stderr.
+        corpus: its name.
+        own: its labels.
+
+    Raises:
+        InputError: no such file, not that, or none of its labels is the corpus'.
+    """
     try:
         mapping = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -142,8 +149,7 @@ def _mapping(path: Path | None, corpus: Corpus) -> dict[str, str]:
         raise InputError(f"{path}: expected an object, corpus label -> label text")
     absent = [name for name in mapping if name not in own]
     complaint = (
-        f"{path}: {corpus.name} has no label {', '.join(map(repr, absent))}; "
-        f"it has: {', '.join(own)}"
+        f"{path}: {corpus} has no label {', '.join(map(repr, absent))}; it has: {', '.join(own)}"
     )
     if len(absent) == len(mapping):
         raise InputError(complaint)

@@ -10,6 +10,8 @@ import argparse
 import math
 from dataclasses import dataclass, fields, replace
 
+from training.arguments import fraction, not_negative
+
 ORIENTATIONS = ("free", "tilt-yaw", "none")
 
 
@@ -119,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             flag,
             dest=field,
-            type=_fraction if field in _FRACTIONS else _not_negative,
+            type=fraction if field in _FRACTIONS else not_negative,
             default=getattr(_DEFAULT, field),
             metavar=metavar,
             help=f"{meaning} (default: %(default)s)",
@@ -147,20 +149,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def config_from(args: argparse.Namespace) -> AugmentConfig:
     """The configuration that the switches of `add_arguments` ask for."""
     return AugmentConfig(**{f.name: getattr(args, f.name) for f in fields(AugmentConfig)})
-
-
-def _fraction(text: str) -> float:
-    value = _not_negative(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"{text} is no fraction between 0 and 1")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not (value >= 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text} is negative or not finite")
-    return value

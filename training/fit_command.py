@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from edge.text import COMPACT_NAME
+from training.arguments import fraction, positive, whole
 from training.augment_config import add_arguments, config_from
 from training.hardware import DEVICES
 from training.models import DEFAULT_MODEL, MODELS
@@ -44,10 +45,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=DEFAULT_MODEL,
         help="what is trained (default: %(default)s)",
     )
-    add("--steps", type=_whole, default=TrainConfig.steps, help="default: %(default)s")
+    add("--steps", type=whole, default=TrainConfig.steps, help="default: %(default)s")
     add(
         "--batch",
-        type=_positive,
+        type=positive,
         default=TrainConfig.batch,
         help="windows in a step, of all processes together (default: %(default)s)",
     )
@@ -57,7 +58,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=TrainConfig.learning_rate,
         help="at its peak (default: %(default)s)",
     )
-    add("--seed", type=_whole, default=TrainConfig.seed, help="default: %(default)s")
+    add("--seed", type=whole, default=TrainConfig.seed, help="default: %(default)s")
     add(
         "--device",
         choices=DEVICES,
@@ -66,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add(
         "--placement-captions",
-        type=_fraction,
+        type=fraction,
         default=TrainConfig.placement_captions,
         metavar="FRACTION",
         help="captions that mention where the device is worn (default: %(default)s)",
@@ -102,24 +103,3 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes speaks for all
         print(checkpoint)
     return 0
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no fraction between 0 and 1")
-    return value

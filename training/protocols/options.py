@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.text import COMPACT_NAME
+from training.arguments import fraction, positive, whole
 from training.augment_config import add_arguments, config_from
 
 if TYPE_CHECKING:
@@ -107,35 +108,3 @@ def train_config(args: argparse.Namespace, augmentation: bool = True) -> TrainCo
     if augmentation:
         given["augment"] = config_from(args)
     return TrainConfig(corpora=(), **given)
-
-
-def whole(text: str) -> int:
-    """A whole number, 0 or more."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def positive(text: str) -> int:
-    """A whole number, 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
-
-
-def fraction(text: str) -> float:
-    """A fraction from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no fraction between 0 and 1")
-    return value
-
-
-def open_fraction(text: str) -> float:
-    """A fraction, neither nothing nor all."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
-    return value

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.arguments import positive
 from training.protocols import options
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add_parser(commands: options.Commands) -> None:
         help="scored on, under its own labels or those of a file (corpus label -> label text)",
     )
     options.add_seeds(parser)
-    add("--folds", type=options.positive, default=5, help="of the heads (default: %(default)s)")
+    add("--folds", type=positive, default=5, help="of the heads (default: %(default)s)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     options.add_output(parser)
 

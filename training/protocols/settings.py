@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.arguments import positive
 from training.protocols import options
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ def add_parser(commands: options.Commands) -> None:
     )
     options.add_models(parser)
     options.add_seeds(parser)
-    add("--folds", type=options.positive, default=5, help="default: %(default)s")
-    add("--epochs", type=options.positive, default=5, help="of fine-tuning (default: %(default)s)")
+    add("--folds", type=positive, default=5, help="default: %(default)s")
+    add("--epochs", type=positive, default=5, help="of fine-tuning (default: %(default)s)")
     add(
         "--shots",
-        type=options.positive,
+        type=positive,
         nargs="*",
         default=[1, 2, 8, 32],
         metavar="K",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.arguments import open_fraction, whole
 from training.protocols import options
 
 if TYPE_CHECKING:
@@ -41,20 +42,20 @@ def add_parser(commands: options.Commands) -> None:
     )
     held_out.add_argument(
         "--fraction",
-        type=options.open_fraction,
+        type=open_fraction,
         default=0.2,
         help="of the activities held out, drawn at random (default: %(default)s)",
     )
     add(
         "--test-subjects",
-        type=options.open_fraction,
+        type=open_fraction,
         default=0.25,
         metavar="FRACTION",
         help="of each corpus' subjects, scored and not trained on (default: %(default)s)",
     )
     add(
         "--split-seed",
-        type=options.whole,
+        type=whole,
         default=0,
         metavar="N",
         help="draws the activities and the subjects, the same ones for all seeds "
