@@ -1,4 +1,5 @@
-"""What the user sees: a live table on a terminal, lines where labels change, or JSON lines.
+"""What the user sees: a live table on a terminal (`livetable.py`), lines where labels change, or
+JSON lines.
 
 Predictions go to stdout, everything about the run to stderr.
 """
@@ -6,19 +7,9 @@ Predictions go to stdout, everything about the run to stderr.
 from __future__ import annotations
 
 import json
-import sys
-from collections import deque
-from dataclasses import asdict
 from typing import Protocol
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
 from edge.pipeline import Prediction
-
-_RECENT_CHANGES = 8
 
 
 class Display(Protocol):
@@ -37,6 +28,8 @@ def make_display(kind: str, title: str, with_truth: bool) -> Display:
         return JsonLines(with_truth)
     if kind == "lines":
         return Lines(with_truth)
+    from edge.livetable import LiveTable  # drawing libraries that a pipe has no use for
+
     return LiveTable(title, with_truth)
 
 
@@ -60,7 +53,7 @@ class JsonLines:
             "label": best and best.label,
             "similarity": best and round(best.similarity, 4),
             "probability": best and round(best.probability, 4),
-            "top": [asdict(score) for score in prediction.top],
+            "top": [score._asdict() for score in prediction.top],
             "valid": prediction.valid,
             "missing": round(prediction.missing, 4),
             "rate_hz": round(prediction.rate_hz, 2),
@@ -74,7 +67,7 @@ class JsonLines:
         """Nothing to leave."""
 
 
-class _Changes:
+class Changes:
     """Notices when the label (or the truth beside it) is another one than a window ago."""
 
     def __init__(self) -> None:
@@ -90,7 +83,8 @@ class _Changes:
         return changed, prediction.end_s - self._start_s
 
 
-def _line(prediction: Prediction, truth: str | None, at_s: float, with_truth: bool) -> str:
+def line(prediction: Prediction, truth: str | None, at_s: float, with_truth: bool) -> str:
+    """What a window says, at the stream's time of its end."""
     best = prediction.best
     if best:
         said = f"{best.label:<28} {best.probability:.2f}"
@@ -104,54 +98,13 @@ class Lines:
 
     def __init__(self, with_truth: bool) -> None:
         self._with_truth = with_truth
-        self._changes = _Changes()
+        self._changes = Changes()
 
     def show(self, prediction: Prediction, truth: str | None) -> None:
         """Print the window if something changed."""
         changed, at_s = self._changes.seen(prediction, truth)
         if changed:
-            print(_line(prediction, truth, at_s, self._with_truth), flush=True)
+            print(line(prediction, truth, at_s, self._with_truth), flush=True)
 
     def close(self) -> None:
         """Nothing to leave."""
-
-
-class LiveTable:
-    """A table of the best labels, redrawn in place, over the latest changes."""
-
-    def __init__(self, title: str, with_truth: bool) -> None:
-        self._title = title
-        self._with_truth = with_truth
-        self._changes = _Changes()
-        self._recent: deque[str] = deque(maxlen=_RECENT_CHANGES)
-        self._live = Live(console=Console(file=sys.stdout), refresh_per_second=4)
-        self._live.start()
-
-    def show(self, prediction: Prediction, truth: str | None) -> None:
-        """Draw the window."""
-        changed, at_s = self._changes.seen(prediction, truth)
-        if changed:
-            self._recent.appendleft(_line(prediction, truth, at_s, self._with_truth))
-        self._live.update(render(self._title, prediction, at_s, list(self._recent)))
-
-    def close(self) -> None:
-        """Leave the last view standing."""
-        self._live.stop()
-
-
-def render(title: str, prediction: Prediction, at_s: float, recent: list[str]) -> Group:
-    """The live view as a rich renderable: a pure function of what it shows."""
-    status = (
-        f"{title}   {clock(at_s)}   {prediction.rate_hz:.1f} Hz   "
-        f"missing {prediction.missing:.0%}   inference {prediction.inference_ms:.1f} ms"
-    )
-    table = Table(box=None, pad_edge=False)
-    table.add_column("label", min_width=28)
-    table.add_column("", min_width=24)
-    table.add_column("similarity", justify="right")
-    table.add_column("probability", justify="right")
-    for score in prediction.top:
-        bar = "\N{BOX DRAWINGS HEAVY HORIZONTAL}" * round(24 * score.probability)
-        table.add_row(Text(score.label), bar, f"{score.similarity:.2f}", f"{score.probability:.2f}")
-    body = table if prediction.valid else Text(prediction.why_not_valid(), style="yellow")
-    return Group(Text(status, style="bold"), body, Text(), *(Text(r) for r in recent))

@@ -301,7 +301,11 @@ def _interpolate(
     # Hermite form around the left sample; exact at u = 0 and monotone between the samples. Each
     # interval's coefficients are worked out once: a slow source has many grid times in each.
     quadratic, cubic = 3 * rise - 2 * left - right, left + right - 2 * rise
-    return x[i] + u * (left[i] + u * (quadratic[i] + u * cubic[i]))
+    values = cubic[i]
+    for coefficient in (quadratic, left, x):
+        values *= u
+        values += coefficient[i]
+    return values
 
 
 def _inner_slopes(h: NDArray[np.float64], secant: NDArray[np.float64]) -> NDArray[np.float64]:

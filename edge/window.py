@@ -128,5 +128,5 @@ class WindowCutter:
         until_wrap = min(stop - start, self._length - oldest)
         imu[:, :until_wrap] = self._ring[:, oldest : oldest + until_wrap]
         imu[:, until_wrap : stop - start] = self._ring[:, : stop - start - until_wrap]
-        missing = float(np.isnan(imu[0, : stop - start]).mean())
+        missing = np.count_nonzero(np.isnan(imu[0, : stop - start])) / (stop - start)
         return Window(start, stop, imu, missing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,7 @@ from numpy.typing import NDArray
 from edge.text import TextEncoder, centred
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """One label's score for one window."""
 
     label: str

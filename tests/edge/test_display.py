@@ -8,7 +8,8 @@ import json
 import pytest
 from rich.console import Console
 
-from edge.display import clock, make_display, render
+from edge.display import clock, make_display
+from edge.livetable import render
 from edge.pipeline import Prediction
 from edge.zeroshot import Score
 

@@ -69,7 +69,9 @@ def test_probabilities_and_similarities(bundle: Bundle, labels: LabelSet) -> Non
         assert sum(s.probability for s in p.top) == pytest.approx(1)
         assert p.embedding is not None
         row = labels.names.index(p.top[0].label)
-        assert p.top[0].similarity == pytest.approx(float(labels.prototypes[row] @ p.embedding))
+        assert p.top[0].similarity == pytest.approx(
+            float(labels.prototypes[row] @ p.embedding), abs=1e-6
+        )
         ratio = p.top[0].probability / p.top[1].probability
         gap = p.top[0].similarity - p.top[1].similarity
         assert ratio == pytest.approx(np.exp(bundle.logit_scale * gap))
