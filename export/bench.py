@@ -34,7 +34,7 @@ from edge.bundle import DEFAULT_BUNDLE, ENCODER_FILE, MANIFEST, load_bundle
 from edge.encoder import Encoder
 from edge.labels import resolve_labels
 from edge.pipeline import Pipeline
-from edge.source import in_real_time
+from edge.source import PACKET_SAMPLES, in_real_time
 from firmware_bridge.samples import STANDARD_GRAVITY_MPS2, Samples
 
 # torch is imported where models are made, so that the processes whose memory is measured never
@@ -44,7 +44,6 @@ Cell = str | int | float | None
 Row = dict[str, Cell]
 
 MB = 1e6
-PACKET_SAMPLES = 10
 RATES_HZ = (50.0, 200.0, 208.0)
 """208 Hz, a usual rate of ST's sensors, is the least that needs the resampler's low-pass."""
 

@@ -18,7 +18,7 @@ import pytest
 import edge.cli
 import edge.source
 from edge.cli import main
-from edge.source import in_real_time
+from edge.source import PACKET_SAMPLES, in_real_time
 from firmware_bridge.samples import ACC_UNITS_MPS2, GYRO_UNITS_RADS, TIME_UNITS_S
 from tests.conftest import RECORDING, REPO, TRUTH, walk
 
@@ -132,7 +132,7 @@ def test_real_time_waits_until_each_piece_is_due() -> None:
         lambda s: now.__setitem__(0, now[0] + s),
     )
     due = [(now[0], float(p.t_s[-1])) for p in pieces]
-    assert len(due) == 20
+    assert len(due) == 2 * 100 / PACKET_SAMPLES
     np.testing.assert_allclose([d[0] for d in due], [d[1] for d in due], atol=1e-9)
 
 
