@@ -1,5 +1,6 @@
-"""Baselines: other people's IMU encoders, written anew from their published shapes.
+"""Baselines: the controls that every result stands beside.
 
-For comparison only: no runtime code imports them and no bundle ever holds one. All weights are
-random; none of the authors' code or weights are used.
+Other people's IMU encoders, written anew from their published shapes (none of the authors' code or
+weights are used), and forests on classical features. No runtime code imports them and no bundle
+ever holds one.
 """
