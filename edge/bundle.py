@@ -23,11 +23,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.decision import Decision
 from edge.encoder import Encoder
 from edge.spec import SIGNAL
 from firmware_bridge.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 may hold a `decision`; without one, a bundle decides as those of version 1 do."""
+
 MANIFEST = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
 PROTOTYPES_FILE = "prototypes.npz"
@@ -100,6 +103,20 @@ class Bundle:
         """The activities' names, in the order of `prototypes`."""
         return [activity["name"] for activity in self.manifest["label_bank"]]
 
+    @cached_property
+    def decision(self) -> Decision | None:
+        """What decides beside the cosine; None in a bundle that says nothing of it.
+
+        Raises:
+            InputError: it is malformed; never of a bundle that `load_bundle` returned.
+        """
+        try:
+            return Decision.parse(self.manifest)
+        except InputError as error:
+            raise InputError(
+                f"{self.folder / MANIFEST}: {error}; export the bundle again"
+            ) from None
+
 
 def load_bundle(folder: Path) -> Bundle:
     """Load and verify a bundle.
@@ -129,8 +146,10 @@ def load_bundle(folder: Path) -> Bundle:
             f"{folder}: {len(prototypes)} prototypes for {len(manifest['label_bank'])} activities "
             "of the label bank; export the bundle again"
         )
+    bundle = Bundle(folder, manifest, encoder, prototypes, centre)
+    _ = bundle.decision  # parsed here, so that a malformed one is refused here
     _check_golden(folder / GOLDEN_FILE, encoder)
-    return Bundle(folder, manifest, encoder, prototypes, centre)
+    return bundle
 
 
 def manifest_id(manifest: dict[str, Any]) -> str:

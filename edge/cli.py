@@ -32,6 +32,7 @@ class Args(argparse.Namespace):
     bundle: Path | None
     labels: str | None
     hop: float
+    placement: str | None
     format: str | None
     log: Path | None
     no_log: bool
@@ -80,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         default=1.0,
         metavar="S",
         help="seconds between windows (default: 1)",
+    )
+    model.add_argument(
+        "--placement",
+        metavar="WHERE",
+        help='where the device is worn, in your words: "left wrist", "trouser pocket" '
+        "(default: not known)",
     )
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -147,7 +154,9 @@ def _run(args: Args) -> int:
     labels = resolve_labels(names, bundle)
     truth = read_truth(args.truth) if args.truth else []
     source_name, chunks, recording = _open_source(args)
-    pipeline = Pipeline(bundle, labels, every_hop(args.hop))
+    if args.placement is not None:
+        _say_where(args.placement, bundle)
+    pipeline = Pipeline(bundle, labels, every_hop(args.hop), placement=args.placement)
     log = None
     if not args.no_log:
         log_path = args.log or default_log_path()
@@ -175,6 +184,22 @@ def _run(args: Args) -> int:
     if log:
         say(f"logged {log.written} windows to {log.path}")
     return 130 if interrupted else 0
+
+
+def _say_where(placement: str, bundle: Bundle) -> None:
+    """What was understood of the placement."""
+    from edge.posture import UNKNOWN, known_placements, segment_of
+
+    segment = segment_of(placement)
+    if segment == UNKNOWN:
+        say(
+            f"note: placement {placement!r} is not recognised, so it is taken as not known; "
+            f"recognised are: {known_placements()}"
+        )
+    else:
+        say(f"placement {placement!r}: worn on the {segment}")
+    if bundle.decision is None:
+        say(f"note: bundle {bundle.id} decides without the placement")
 
 
 def _open_source(args: Args) -> tuple[str, Iterator[Samples], Recording | None]:

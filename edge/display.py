@@ -58,6 +58,8 @@ class JsonLines:
             "missing": round(prediction.missing, 4),
             "rate_hz": round(prediction.rate_hz, 2),
             "inference_ms": round(prediction.inference_ms, 3),
+            "tilt_deg": _rounded(prediction.tilt_deg),
+            "face_deg": _rounded(prediction.face_deg),
         }
         if self._with_truth:
             record["truth"] = truth
@@ -65,6 +67,10 @@ class JsonLines:
 
     def close(self) -> None:
         """Nothing to leave."""
+
+
+def _rounded(angle_deg: float | None) -> float | None:
+    return None if angle_deg is None else round(angle_deg, 1)
 
 
 class Changes:

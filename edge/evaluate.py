@@ -27,6 +27,7 @@ HOP_S = 2.5
 """Hop between the windows inside a labelled segment."""
 
 CONTEXTS = ("window", "recording", "subject")
+PLACEMENTS = ("corpus", "unknown")
 _BETWEEN_RECORDINGS_S = 60.0
 """Pause put between two recordings of one subject that are streamed as one wearing."""
 
@@ -79,9 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--placement",
-        choices=("corpus", "unknown"),
+        choices=PLACEMENTS,
         default="corpus",
-        help="whether an encoder that uses the placement is told the corpus' own (default: corpus)",
+        help="whether the decision is told where each device was worn (default: corpus)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
@@ -115,7 +116,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     own = sorted({s.label for r in corpus.recordings() for s in r.segments})
     mapping = read_mapping(args.labels, corpus.name, own) if args.labels else {n: n for n in own}
     labels = resolve_labels(list(dict.fromkeys(mapping.values())), bundle)
-    scored, not_valid = score(bundle, labels, corpus, mapping, args.context)
+    scored, not_valid = score(bundle, labels, corpus, mapping, args.context, args.placement)
     if not scored:
         raise InputError(f"{args.corpus}: no labelled segment of 1 s or more is left to score")
     return {
@@ -159,9 +160,22 @@ def read_mapping(path: Path, corpus: str, own: list[str]) -> dict[str, str]:
 
 
 def score(
-    bundle: Bundle, labels: LabelSet, corpus: Corpus, mapping: dict[str, str], context: str
+    bundle: Bundle,
+    labels: LabelSet,
+    corpus: Corpus,
+    mapping: dict[str, str],
+    context: str,
+    placement: str = "corpus",
 ) -> tuple[list[Scored], int]:
     """Stream a corpus and name every window of its mapped segments.
+
+    Args:
+        bundle: what is scored.
+        labels: the texts of `mapping`.
+        corpus: what it is scored on.
+        mapping: corpus label -> label text; other labels are left out.
+        context: what a window may know of its wearer's past, one of `CONTEXTS`.
+        placement: one of `PLACEMENTS`: each recording's own, or none.
 
     Returns:
         The scored windows, and how many were left out for missing samples.
@@ -179,7 +193,8 @@ def score(
     ):
         spans = [span for _, part in stream for span, _ in part]
         truths = [label for _, part in stream for _, label in part]
-        pipeline = Pipeline(bundle, labels, iter(spans), top=1)
+        worn = stream[0][0].placement if placement == "corpus" else None
+        pipeline = Pipeline(bundle, labels, iter(spans), top=1, placement=worn)
         predictions = [
             p for recording, _ in stream for p in pipeline.push(recording.samples)
         ] + pipeline.finish()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.bundle import Bundle, normalised
+from edge.decision import LabelDecision
 from edge.text import (
     BUNDLE_VOCAB_FILE,
     TEXT_ENCODER_FILE,
@@ -60,7 +61,7 @@ def _is_file(path: Path) -> bool:
 
 
 def resolve_labels(labels: list[str], bundle: Bundle) -> LabelSet:
-    """Prototypes of the labels, shown later in the user's own words.
+    """Prototypes of the labels, shown later in the user's own words, and the decision between them.
 
     A label that the bundle's bank knows (by name or alias) takes the bank's prototype; any other
     one is embedded by the bundle's own text encoder or else by the compact one, where that is
@@ -72,14 +73,14 @@ def resolve_labels(labels: list[str], bundle: Bundle) -> LabelSet:
     """
     unknown = [label for label in labels if normalised(label) not in bundle.bank]
     encoder = _text_encoder(unknown, bundle) if unknown else None
-    rows, made_by = [], []
+    vectors, made_by = [], []
+    rows = [bundle.bank.get(normalised(label)) for label in labels]
     owner: dict[int, str] = {}
-    for label in labels:
-        row = bundle.bank.get(normalised(label))
+    for label, row in zip(labels, rows, strict=True):
         if row is None:
             assert encoder is not None
             captions = [t.format(label) for t in bundle.manifest["text"]["prompt_templates"]]
-            rows.append(prototype(captions, encoder))
+            vectors.append(prototype(captions, encoder))
             made_by.append(encoder.name)
             continue
         if row in owner:
@@ -88,9 +89,13 @@ def resolve_labels(labels: list[str], bundle: Bundle) -> LabelSet:
                 f"({bundle.bank_names[row]!r}) in the bundle's bank: leave one out"
             )
         owner[row] = label
-        rows.append(bundle.prototypes[row])
+        vectors.append(bundle.prototypes[row])
         made_by.append(str(bundle.manifest["label_bank"][row]["text_encoder"]))
-    return LabelSet(tuple(labels), np.stack(rows).astype(np.float32), tuple(made_by))
+    prototypes = np.stack(vectors).astype(np.float32)
+    decision = None
+    if bundle.decision is not None:
+        decision = LabelDecision.between(bundle.decision, bundle.prototypes, prototypes, rows)
+    return LabelSet(tuple(labels), prototypes, tuple(made_by), decision)
 
 
 def _text_encoder(unknown: list[str], bundle: Bundle) -> TextEncoder:

@@ -1,5 +1,7 @@
 """The one path from samples to labels: resampler -> window -> encoder -> zero-shot decision.
 
+Beside it, the upright direction is learned from all that is measured, for the decision.
+
     pipeline = Pipeline(bundle, labels)
     for samples in source:
         for prediction in pipeline.push(samples):
@@ -19,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import Bundle
+from edge.posture import posture_evidence, segment_of
 from edge.resample import GridBlock, Resampler
 from edge.spec import SIGNAL
+from edge.upright import UprightTracker
 from edge.window import MAX_MISSING, Span, Window, WindowCutter, every_hop
 from edge.zeroshot import LabelSet, Score
 from firmware_bridge.samples import Samples
@@ -59,6 +63,13 @@ class Prediction:
     embedding: NDArray[np.float32] | None
     """(512,) unit vector."""
 
+    tilt_deg: float | None = None
+    """Angle of the device from where it hangs on its upright wearer, 0 to 180; None before enough
+    walking was seen, and in a window without a steady direction."""
+
+    face_deg: float | None = None
+    """Angle of the device's flat face from vertical, 0 to 90; None without a steady direction."""
+
     @property
     def best(self) -> Score | None:
         """The label, or None when not valid."""
@@ -70,7 +81,16 @@ class Prediction:
 
 
 class Pipeline:
-    """All state of one stream. Push samples in any chunks, then `finish`."""
+    """All state of one stream. Push samples in any chunks, then `finish`.
+
+    Args:
+        bundle: the encoder and how it decides.
+        labels: what to decide between.
+        spans: of the windows; one every second by default.
+        top: how many labels a prediction holds.
+        placement: where the device is worn, in words (`edge.posture.segment_of`); None if that is
+            not known.
+    """
 
     def __init__(
         self,
@@ -78,11 +98,14 @@ class Pipeline:
         labels: LabelSet,
         spans: Iterator[Span] | None = None,
         top: int = DEFAULT_TOP,
+        placement: str | None = None,
     ) -> None:
         self.resampler = Resampler()
         self._bundle = bundle
         self._labels = labels
         self._top = top
+        self._segment = segment_of(placement)
+        self._upright = UprightTracker()
         self._cutter = WindowCutter(every_hop(DEFAULT_HOP_S) if spans is None else spans)
         self._waiting: list[Samples] = []
         self._n_waiting = 0
@@ -135,7 +158,11 @@ class Pipeline:
         return predictions + [self._classify(w) for w in self._cutter.finish()]
 
     def _predict(self, blocks: list[GridBlock]) -> list[Prediction]:
-        return [self._classify(w) for block in blocks for w in self._cutter.push(block)]
+        predictions = []
+        for block in blocks:
+            self._upright.push(block)  # all of it, whether or not a span asks for a window there
+            predictions += [self._classify(window) for window in self._cutter.push(block)]
+        return predictions
 
     def _classify(self, window: Window) -> Prediction:
         start_s = self.resampler.time_of(window.start)
@@ -146,9 +173,21 @@ class Pipeline:
         began = time.perf_counter()
         embedding = self._bundle.encoder.embed(window.imu)
         inference_ms = (time.perf_counter() - began) * 1e3
-        top = self._labels.classify(embedding, self._bundle.logit_scale, self._top)
+        evidence = posture_evidence(window.imu, self._upright.reference_at(window.stop))
+        top = self._labels.classify(
+            embedding, self._bundle.logit_scale, self._top, self._segment, evidence
+        )
         return Prediction(
-            start_s, end_s, True, top, window.missing, rate_hz, inference_ms, embedding
+            start_s,
+            end_s,
+            True,
+            top,
+            window.missing,
+            rate_hz,
+            inference_ms,
+            embedding,
+            evidence and evidence.tilt_deg,
+            evidence and evidence.face_deg,
         )
 
     def _rate(self, start_s: float, end_s: float, missing: float) -> float:

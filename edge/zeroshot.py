@@ -1,5 +1,8 @@
 """Naming an embedding in the user's words: cosine with text prototypes, softmax over the label set.
 
+A bundle may decide by more than the cosine: by what its encoder was trained on and by the posture
+that gravity shows (`edge/decision.py`).
+
 CLIP's raw text vectors all point roughly the same way (cosines of 0.6 to 0.97 whatever the
 phrase), so prototypes are centred on the mean text vector and normalised before they are compared.
 """
@@ -8,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.decision import LabelDecision
+from edge.posture import UNKNOWN, PostureEvidence
 from edge.text import TextEncoder, centred
 
 
@@ -25,7 +31,8 @@ class Score(NamedTuple):
 
     probability: float
     """Share of the label in the softmax over the label set: how it compares with the other
-    labels, not whether the activity is present."""
+    labels, not whether the activity is present. A bundle's decision may rank the labels otherwise
+    than their similarities do; then so do the probabilities."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +46,45 @@ class LabelSet:
     made_by: tuple[str, ...]
     """Name of the text encoder that made each prototype."""
 
+    decision: LabelDecision | None = None
+    """What else decides between them; None: the cosine alone."""
+
+    @cached_property
+    def _compared(self) -> NDArray[np.float32]:
+        """(L + V, D) all that an embedding is compared with, in one product."""
+        if self.decision is None:
+            return self.prototypes
+        return np.concatenate([self.prototypes, self.decision.vocabulary])
+
     def classify(
-        self, embedding: NDArray[np.float32], logit_scale: float, top: int
+        self,
+        embedding: NDArray[np.float32],
+        logit_scale: float,
+        top: int,
+        segment: str = UNKNOWN,
+        evidence: PostureEvidence | None = None,
     ) -> tuple[Score, ...]:
-        """The `top` best labels of a (D,) unit vector, best first."""
-        similarity = (self.prototypes @ embedding).astype(np.float64)
-        odds = np.exp(logit_scale * (similarity - similarity.max()))
+        """The `top` best labels of a window, best first.
+
+        Args:
+            embedding: (D,) unit vector.
+            logit_scale: multiplier of the cosines.
+            top: how many labels to return.
+            segment: body segment that the device is worn on (`edge.posture.SEGMENTS`).
+            evidence: the window's angles, where it has any.
+        """
+        n = len(self.names)
+        cosine = (self._compared @ embedding).astype(np.float64)
+        similarity = cosine[:n]
+        score = logit_scale * (similarity - similarity.max())
+        if self.decision is not None:
+            log_probability = score - np.log(np.exp(score).sum())
+            score = self.decision.scores(log_probability, cosine[n:], segment, evidence)
+        odds = np.exp(score - score.max())
         probability = (odds / odds.sum()).tolist()
-        best = (-similarity).argsort(kind="stable")[:top].tolist()
-        cosine = similarity.tolist()
-        return tuple(Score(self.names[i], cosine[i], probability[i]) for i in best)
+        best = (-score).argsort(kind="stable")[:top].tolist()
+        similarities = similarity.tolist()
+        return tuple(Score(self.names[i], similarities[i], probability[i]) for i in best)
 
 
 def prototype(captions: Sequence[str], encoder: TextEncoder) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +40,52 @@ def write_csv(path: Path, header: str, rows: np.ndarray) -> Path:
     """A CSV with a header line."""
     np.savetxt(path, rows, delimiter=",", header=header, comments="", fmt="%.6g")
     return path
+
+
+BANK_POSTURES = {
+    "walking": "upright",
+    "standing": "upright",
+    "sitting": "sitting",
+    "lying": "lying",
+}
+"""What `with_decision` has the bank claim; its other activities claim no posture."""
+
+
+def decision_record(rows: list[int]) -> dict[str, Any]:
+    """A decision as a manifest holds it. The face angle and the tilt say opposite things of a
+    trunk, and nothing where the placement is not known."""
+    flat = [[0.25] * 4] * 3
+    low, middle, high = [0.85, 0.05, 0.05, 0.05], [0.1, 0.4, 0.4, 0.1], [0.05, 0.05, 0.05, 0.85]
+    level = [0.05, 0.05, 0.85, 0.05]
+    others = {segment: flat for segment in ("arm", "shank", "unknown")}
+    return {
+        "vocabulary": {"rows": rows, "logit_scale": 20.0},
+        "bridge": {"weight": 0.3, "temperature": 0.05},
+        "posture": {
+            "weight": 2.0,
+            "postures": ["upright", "sitting", "lying"],
+            "face_edges_deg": [0, 20, 45, 70, 90],
+            "tilt_edges_deg": [0, 30, 60, 120, 180],
+            "face": {"trunk": [low, low, high], "thigh": [low, middle, high], **others},
+            "tilt": {"trunk": [low, low, level], "thigh": [low, middle, level], **others},
+        },
+        "temperature": 1.5,
+    }
+
+
+def with_decision(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest that decides by `decision_record`, trained on a third of its bank."""
+    bank = [{k: v for k, v in a.items() if k != "posture"} for a in manifest["label_bank"]]
+    for activity in bank:
+        if activity["name"] in BANK_POSTURES:
+            activity["posture"] = BANK_POSTURES[activity["name"]]
+    rows = list(range(0, len(bank), 3))
+    return {
+        **manifest,
+        "format_version": 2,
+        "label_bank": bank,
+        "decision": decision_record(rows),
+    }
 
 
 @pytest.fixture

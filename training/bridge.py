@@ -1,8 +1,8 @@
 """Label-text bridges: from a classifier of fixed activities to labels it never saw.
 
 A classifier knows only the activities it was trained on. Text vectors of those activities and of
-the wanted labels lie in one space, so the classifier's probabilities can be carried over. numpy
-only: what is here can run on a device.
+the wanted labels lie in one space, so the classifier's probabilities can be carried over. Nothing
+but numpy and the runtime's own: what is here can run on a device.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.decision import transfer_matrix
+
 TOP = 10
 """Activities that take part in the combination; Norouzi et al. 2013 do best with 10 on ImageNet."""
-
-SAME_COSINE = 1 - 1e-5
-"""Text vectors closer than this are those of one and the same label; float32 rounds within it."""
 
 
 def conse(
@@ -53,9 +52,7 @@ def transfer(
 ) -> NDArray[np.float64]:
     """Probabilities over training activities -> probabilities over the wanted labels.
 
-    Each activity gives its probability to the labels in the proportions of the softmax of their
-    cosines with it. An activity that is itself a wanted label keeps all of its own (shared equally
-    if the label is wanted under several names of one vector).
+    Each activity gives its probability to the labels as `edge.decision.transfer_matrix` says.
 
     Args:
         probabilities: (N, A) of each window over the training activities.
@@ -68,9 +65,7 @@ def transfer(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
-    cosine = activity_vectors.astype(np.float64) @ target_vectors.astype(np.float64).T  # (A, L)
-    odds = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / temperature)
-    same = cosine >= SAME_COSINE
-    given = np.where(same.any(axis=1, keepdims=True), same, odds)
-    result: NDArray[np.float64] = probabilities @ (given / given.sum(axis=1, keepdims=True))
+    result: NDArray[np.float64] = probabilities @ transfer_matrix(
+        activity_vectors, target_vectors, temperature
+    )
     return result

@@ -1,7 +1,11 @@
 """The IMU encoder: one window -> one unit vector in CLIP's text space.
 
 A patch Transformer after AURA-MFM's IMU encoder (arXiv 2506.03174, section 3.2), with the
-residual connections that its released code lacks, pre-norm blocks, and longer patches.
+residual connections that its released code lacks, pre-norm blocks, and longer patches. What it
+reads is made independent of how the device is worn, up to a turn about the vertical: every window
+is turned until its mean acceleration points along +z (gravity alignment, as in LanHAR, arXiv
+2410.00003, but by window and inside the network), and one more token holds the spectra of the
+vertical and the horizontal motion, which no turn about the vertical changes.
 """
 
 from __future__ import annotations
@@ -10,18 +14,28 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import pad
 
 from edge.spec import SIGNAL
 from firmware_bridge.samples import STANDARD_GRAVITY_MPS2
 
+SPECTRUM_STEP = 4
+"""Grid samples averaged before the spectrum: 50 Hz hold every movement of a body."""
+
+SPECTRUM_BINS, SPECTRUM_BIN_HZ = 48, 0.25
+"""0.25 to 12 Hz: from slow swaying to the fourth harmonic of a fast run."""
+
+_TINY = 1e-6
+_FLOOR = 1e-5
+"""Powers below this are taken for silence: (0.03 m/s^2)^2 in g."""
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Shape of the encoder; 0.5 M parameters by default."""
+    """Shape of the encoder; 0.6 M parameters by default."""
 
-    patch_samples: int = 40
-    """0.2 s at 200 Hz: 25 patches a window. Patches of 40 ms (AURA-MFM) see no gait cycle."""
+    patch_samples: int = 50
+    """0.25 s at 200 Hz: 20 patches a window. Patches of 40 ms (AURA-MFM) see no gait cycle."""
 
     width: int = 128
     """Size of a token."""
@@ -29,7 +43,7 @@ class EncoderConfig:
     heads: int = 4
     blocks: int = 3
     mlp_ratio: int = 2
-    dropout: float = 0.1
+    dropout: float = 0.0
     embedding_dim: int = 512
     """CLIP ViT-B/32's text space."""
 
@@ -77,6 +91,69 @@ class Block(nn.Module):
         return result
 
 
+class Spectrum(nn.Module):
+    """Log spectra of a window's vertical and horizontal motion -> one token."""
+
+    basis: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        coarse = SIGNAL.window_samples // SPECTRUM_STEP
+        time_s = torch.arange(coarse) * SPECTRUM_STEP / SIGNAL.rate_hz
+        frequency_hz = (torch.arange(SPECTRUM_BINS) + 1) * SPECTRUM_BIN_HZ
+        phase = 2 * torch.pi * frequency_hz[:, None] * time_s
+        hann = torch.hann_window(coarse, periodic=False)
+        waves = torch.cat([phase.cos(), phase.sin()]) * hann / (hann.sum() / 2)
+        self.register_buffer("basis", waves)  # (2 * bins, 250): amplitudes of sine waves
+        self.project = nn.Linear(4 * (SPECTRUM_BINS + 2), width)
+
+    def forward(self, level: Tensor, missing: Tensor) -> Tensor:
+        """(B, 2, 3, 1000) gravity-aligned signal in g and half turns per second, 0 where (B, 1000)
+        says it is missing -> (B, 1, D)."""
+        horizontal = (level[:, :, :2].pow(2).sum(2) + _TINY).sqrt()
+        signal = torch.stack([level[:, :, 2], horizontal], 2)  # acc up, across, gyro up, across
+        signal = _coarse(signal.reshape(-1, 4, SIGNAL.window_samples))
+        here = 1 - _coarse(missing[:, None].to(signal.dtype))
+        n = here.sum(-1, keepdim=True).clamp(min=1)
+        mean = (signal * here).sum(-1, keepdim=True) / n
+        motion = (signal - mean) * here
+        power = (self.basis @ motion.transpose(1, 2)).reshape(-1, 2, SPECTRUM_BINS, 4).pow(2)
+        # What a short window lacks is no silence: its power is that of a full one.
+        power = power.sum(1) * (signal.shape[-1] / n)
+        variance = motion.pow(2).sum(-1, keepdim=True) / n
+        of_bins, of_all = (((x + _FLOOR).log() / 4 + 1) for x in (power.transpose(1, 2), variance))
+        token: Tensor = self.project(torch.cat([of_bins, mean, of_all], -1).flatten(1))
+        return token[:, None]
+
+
+def _coarse(x: Tensor) -> Tensor:
+    """(B, C, 1000) -> (B, C, 250) means of neighbours."""
+    means: Tensor = x.reshape(-1, x.shape[1], x.shape[2] // SPECTRUM_STEP, SPECTRUM_STEP).mean(-1)
+    return means
+
+
+def gravity_aligned(x: Tensor) -> Tensor:
+    """Turn each window so that its mean acceleration points along +z.
+
+    Half a turn about the bisector of that direction and z: accelerometer and gyroscope together,
+    so a proper rotation, and one that changes smoothly but for a device that lies exactly upside
+    down. What is left of the mounting is a turn about the vertical.
+
+    Args:
+        x: (B, 6, 1000), 0 where missing.
+
+    Returns:
+        (B, 2, 3, 1000): accelerometer and gyroscope, each (x, y, up).
+    """
+    up = x[:, :3].sum(-1)
+    up = up / (up.norm(dim=-1, keepdim=True) + _TINY)
+    axis = up + pad(torch.ones_like(up[:, :1]), (2, 0))
+    axis = (axis / (axis.norm(dim=-1, keepdim=True) + _TINY))[:, None, :, None]
+    x = x.reshape(-1, 2, 3, x.shape[-1])
+    level: Tensor = 2 * axis * (axis * x).sum(2, keepdim=True) - x
+    return level
+
+
 class ImuEncoder(nn.Module):
     """(B, 6, 1000) in m/s^2 and rad/s, NaN where missing -> (B, 512) unit vectors."""
 
@@ -96,7 +173,8 @@ class ImuEncoder(nn.Module):
         self.register_buffer("scale", scale[:, None])
         n_channels = len(SIGNAL.channels)
         self.patch = nn.Conv1d(n_channels, config.width, config.patch_samples, config.patch_samples)
-        self.position = nn.Parameter(torch.randn(self.n_patches, config.width) * 0.02)
+        self.spectrum = Spectrum(config.width)
+        self.position = nn.Parameter(torch.randn(self.n_patches + 1, config.width) * 0.02)
         self.no_gyro = nn.Parameter(torch.zeros(config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.width)
@@ -105,19 +183,19 @@ class ImuEncoder(nn.Module):
     def forward(self, imu: Tensor) -> Tensor:
         """Embed windows; a patch with half of its accelerometer samples missing is ignored."""
         missing = torch.isnan(imu)
-        x = torch.where(missing, 0.0, imu)
+        level = gravity_aligned(torch.where(missing, 0.0, imu) * self.scale)
         patches = missing[:, 0].reshape(-1, self.n_patches, self.config.patch_samples)
-        absent = (patches.to(x.dtype).mean(-1) > 0.5).to(x.dtype)  # (B, N)
-        weight = self.patch.weight * self.scale  # scaling the signal, at no cost in ONNX
-        tokens = functional.conv1d(x, weight, self.patch.bias, self.config.patch_samples)
-        tokens = tokens.transpose(1, 2) + self.position  # (B, N, D)
-        gyro_absent = missing[:, 3].to(x.dtype).mean(-1).floor()  # 1 only if all is missing
-        tokens = tokens + gyro_absent[:, None, None] * self.no_gyro
+        absent = (patches.to(level.dtype).mean(-1) > 0.5).to(level.dtype)
+        absent = pad(absent, (0, 1))  # (B, N): the spectrum is always there
+        tokens = self.patch(level.flatten(1, 2)).transpose(1, 2)
+        tokens = torch.cat([tokens, self.spectrum(level, missing[:, 0])], 1)
+        gyro_absent = missing[:, 3].to(level.dtype).mean(-1).floor()  # 1 only if all is missing
+        tokens = tokens + self.position + gyro_absent[:, None, None] * self.no_gyro  # (B, N, D)
         bias = (absent * -1e4)[:, None, None, :]
         for block in self.blocks:
             tokens = block(tokens, bias)
         present = (1 - absent)[:, :, None]
-        pooled = (self.norm(tokens) * present).sum(1) / present.sum(1).clamp(min=1)
+        pooled = (self.norm(tokens) * present).sum(1) / present.sum(1)
         embedding = self.project(pooled)
         unit: Tensor = embedding / (embedding.norm(dim=-1, keepdim=True) + 1e-12)
         return unit

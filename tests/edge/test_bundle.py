@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from edge.bundle import DEFAULT_BUNDLE, Bundle, load_bundle, manifest_id
+from edge.bundle import DEFAULT_BUNDLE, FORMAT_VERSION, Bundle, load_bundle
 from edge.spec import SIGNAL
 from firmware_bridge.errors import InputError
+from tests.conftest import with_decision
+from tests.edge.conftest import edit
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle"))
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], object], new_id: bool = True) -> None:
-    """Change the manifest; with its id made anew, so that later checks are reached."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    if new_id:
-        manifest["id"] = manifest_id(manifest)
-    path.write_text(json.dumps(manifest))
 
 
 def rehash(folder: Path, name: str) -> None:
@@ -78,6 +67,25 @@ def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
 def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
     edit(copy, lambda m: m.update(format_version=99))
     with pytest.raises(InputError, match=r"bundle format 99, .* update aura-edge"):
+        load_bundle(copy)
+
+
+def test_formats_1_and_2_are_read_and_the_next_is_not(copy: Path) -> None:
+    edit(copy, lambda m: (m.update(format_version=1), m.pop("decision", None)))
+    assert load_bundle(copy).decision is None
+    edit(copy, lambda m: m.update(format_version=2))
+    assert load_bundle(copy).decision is None
+    edit(copy, lambda m: m.update(format_version=FORMAT_VERSION + 1))
+    with pytest.raises(InputError, match=r"bundle format 3, this runtime reads up to 2; update"):
+        load_bundle(copy)
+
+
+def test_a_decision_is_read_and_a_malformed_one_refused_at_load(copy: Path) -> None:
+    edit(copy, lambda m: m.update(with_decision(m)))
+    decision = load_bundle(copy).decision
+    assert decision is not None and decision.temperature == 1.5
+    edit(copy, lambda m: m["decision"]["bridge"].update(weight=2))
+    with pytest.raises(InputError, match=r"manifest\.json: decision\.bridge\.weight: .* export"):
         load_bundle(copy)
 
 

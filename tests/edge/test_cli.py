@@ -112,6 +112,40 @@ def test_bad_input_is_one_clear_error_and_exit_code_2(
     assert out == "" and "error: " in err and message in err and "Traceback" not in err
 
 
+def test_the_placement_is_understood_or_a_note_says_which_are(
+    walk_csv: Path, deciding_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--replay", str(walk_csv), "--bundle", str(deciding_folder), "--no-log"]
+    assert main([*argv, "--placement", "left trouser pocket"]) == 0
+    err = capsys.readouterr().err
+    assert "placement 'left trouser pocket': worn on the thigh" in err and "note:" not in err
+    assert main([*argv, "--placement", "nose"]) == 0
+    err = capsys.readouterr().err
+    assert "note: placement 'nose' is not recognised" in err and "wrist" in err
+    assert main(argv) == 0
+    assert "placement" not in capsys.readouterr().err
+
+
+def test_a_bundle_without_a_use_for_the_placement_says_so(
+    walk_csv: Path, plain_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--replay", str(walk_csv), "--bundle", str(plain_folder), "--no-log"]
+    assert main([*argv, "--placement", "wrist"]) == 0
+    assert "decides without the placement" in capsys.readouterr().err
+
+
+def test_the_placement_changes_what_is_said(
+    walk_csv: Path, deciding_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--replay", str(walk_csv), "--bundle", str(deciding_folder), "--labels", LABELS]
+    unknown = run_jsonl(capsys, *argv, "--no-log")
+    worn = run_jsonl(capsys, *argv, "--no-log", "--placement", "chest")
+    assert [w["tilt_deg"] for w in unknown] == [w["tilt_deg"] for w in worn]
+    assert worn[0]["tilt_deg"] is None and worn[-1]["tilt_deg"] == pytest.approx(0, abs=5)
+    assert worn[0]["face_deg"] == pytest.approx(90, abs=10)
+    assert [w["probability"] for w in unknown] != [w["probability"] for w in worn]
+
+
 def test_too_short_a_recording(walk_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     walk_csv.write_text("\n".join(walk_csv.read_text().splitlines()[:30]))
     assert main(["--replay", str(walk_csv), "--no-log"]) == 2

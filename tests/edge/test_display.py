@@ -16,8 +16,10 @@ from edge.zeroshot import Score
 
 def prediction(start_s: float, label: str | None) -> Prediction:
     top = (Score(label, 0.31, 0.82), Score("other", 0.1, 0.18)) if label else ()
+    tilt_deg, face_deg = (68.2461, 51.08) if label else (None, None)
+    missing = 0.0 if label else 0.45
     return Prediction(
-        start_s, start_s + 5, label is not None, top, 0.0 if label else 0.45, 52, 1, None
+        start_s, start_s + 5, label is not None, top, missing, 52, 1, None, tilt_deg, face_deg
     )
 
 
@@ -51,6 +53,8 @@ def test_json_lines_hold_every_window(capsys: pytest.CaptureFixture[str]) -> Non
     assert (good["start_s"], good["end_s"], good["label"], good["valid"]) == (0, 5, "walking", True)
     assert good["similarity"] == 0.31 and good["probability"] == 0.82
     assert [s["label"] for s in good["top"]] == ["walking", "other"]
+    assert (good["tilt_deg"], good["face_deg"]) == (68.2, 51.1)
+    assert bad["tilt_deg"] is None and bad["face_deg"] is None
     assert bad["valid"] is False and bad["label"] is None and bad["top"] == []
     assert bad["missing"] == 0.45
 

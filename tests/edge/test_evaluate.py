@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from edge.corpus import Segment, read_corpus, spans_in_segment
 from edge.evaluate import Scored, macro_f1, main, metrics
 from firmware_bridge.errors import InputError
 from tests.conftest import REPO, write_corpus
+from tests.edge.conftest import edit
 
 pytest.importorskip("pyarrow")
 
@@ -51,21 +53,51 @@ def test_spans_lie_inside_their_segment() -> None:
 
 
 def test_every_context_scores_the_same_windows(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, plain_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus = write_corpus(tmp_path / "two_days", n_sessions=2)
     results = [
-        run(capsys, "--corpus", str(corpus), "--context", c)
+        run(capsys, "--corpus", str(corpus), "--bundle", str(plain_folder), "--context", c)
         for c in ("window", "recording", "subject")
     ]
     assert {r["n_windows"] for r in results} == {6 * (3 + 2)}  # 12 s: 3 windows, 8 s: 2 windows
-    # Today's encoder has no memory: what it knows of the past cannot change what it says, but for
-    # the resampler's edge at a window cut out of its recording.
+    # The encoder has no memory and this bundle decides by it alone: the past cannot change what it
+    # says, but for the resampler's edge at a window cut out of its recording.
     assert results[1]["confusion"] == results[2]["confusion"]
     assert results[0]["n_subjects"] == 3
     for key in ("accuracy", "macro_f1", "macro_f1_ci", "per_class", "confusion"):
         assert key in results[0]
     assert isinstance(results[0]["accuracy"], float) and isinstance(results[0]["macro_f1"], float)
+
+
+@pytest.fixture
+def by_posture_alone(deciding_folder: Path, tmp_path: Path) -> Path:
+    """A bundle whose posture tables outweigh all else."""
+    folder = Path(shutil.copytree(deciding_folder, tmp_path / "by_posture"))
+    edit(folder, lambda m: m["decision"]["posture"].update(weight=1000))
+    return folder
+
+
+def test_what_each_context_may_know(
+    tmp_path: Path, by_posture_alone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wearer walks with the device's face level and lies with it upright, so the face angle is
+    always wrong, and the tilt, known after 11 s of walking, always right. Of the five windows of a
+    recording, the three of walking end before that."""
+    corpus = write_corpus(tmp_path / "two_days", n_sessions=2)
+
+    def accuracy(context: str, placement: str) -> float:
+        argv = ["--corpus", str(corpus), "--bundle", str(by_posture_alone)]
+        result = run(capsys, *argv, "--context", context, "--placement", placement)
+        assert result["n_windows"] == 30 and result["placement"] == placement
+        assert isinstance(result["accuracy"], float)
+        return result["accuracy"]
+
+    assert accuracy("window", "corpus") == 0
+    assert accuracy("recording", "corpus") == pytest.approx(2 / 5)
+    assert accuracy("subject", "corpus") == pytest.approx((2 + 5) / 10)
+    blind = accuracy("window", "unknown")  # only the cosines are left
+    assert blind > 0 and blind == pytest.approx(accuracy("subject", "unknown"), abs=0.04)
 
 
 def test_labels_are_mapped_and_left_out(

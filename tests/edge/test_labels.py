@@ -117,6 +117,39 @@ def test_two_names_of_one_activity_are_an_error(bundle: Bundle) -> None:
         resolve_labels(["climbing stairs", "going upstairs"], bundle)
 
 
+def test_labels_of_a_bundle_that_decides_by_the_cosine_alone(plain: Bundle) -> None:
+    assert resolve_labels(["walking", "sitting"], plain).decision is None
+
+
+def test_labels_bring_what_the_decision_needs(
+    deciding: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outside label's prototype is that of "sitting", all but the same."""
+    near = deciding.prototypes[deciding.bank["sitting"]] + np.float32(0.01)
+
+    class Near(OwnText):
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            return np.tile(near, (len(texts), 1))
+
+    monkeypatch.setattr(edge.labels, "load_bundle_text_encoder", lambda folder: Near())
+    own = listing(deciding, "text_encoder.onnx", "vocab.txt")
+    assert own.decision is not None
+    labels = resolve_labels(["lying", "perching on a stool", "swimming", "sitting"], own)
+    found = labels.decision
+    assert found is not None
+    rows = own.decision.vocabulary_rows
+    np.testing.assert_array_equal(found.vocabulary, deciding.prototypes[rows])
+    assert found.transfer.shape == (len(rows), 4) and found.postures.shape == (4, 4)
+    np.testing.assert_allclose(found.transfer.sum(axis=1), 1)
+    np.testing.assert_allclose(found.postures.sum(axis=1), 1)
+    np.testing.assert_array_equal(found.postures[0], [0, 0, 1, 0])  # lying, as the bank says
+    np.testing.assert_array_equal(found.postures[2], [0, 0, 0, 1])  # the bank claims none
+    assert found.postures[1, 1] > found.postures[1, 2] and 0 < found.postures[1, 1] < 1
+    first = list(rows).index(0)  # the bank's first activity is among those trained on
+    assert deciding.bank_names[0] == "sitting"
+    np.testing.assert_array_equal(found.transfer[first], [0, 0, 0, 1])
+
+
 @pytest.mark.parametrize(
     "label",
     ["walking", "climbing stairs", "walking downstairs", "sitting", "standing", "lying", "running",

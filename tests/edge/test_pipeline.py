@@ -22,9 +22,13 @@ def labels(bundle: Bundle) -> LabelSet:
 
 
 def stream(
-    bundle: Bundle, labels: LabelSet, samples: Samples, chunks: list[int]
+    bundle: Bundle,
+    labels: LabelSet,
+    samples: Samples,
+    chunks: list[int],
+    placement: str | None = None,
 ) -> list[Prediction]:
-    pipeline, start = Pipeline(bundle, labels), 0
+    pipeline, start = Pipeline(bundle, labels, placement=placement), 0
     predictions: list[Prediction] = []
     for size in cycle(chunks):
         predictions += pipeline.push(samples[start : start + size])
@@ -52,6 +56,55 @@ def test_the_result_does_not_depend_on_the_chunks(
                 np.testing.assert_array_equal(a.embedding, b.embedding)
 
 
+def walk_then_lie() -> Samples:
+    """20 s of walking, then 15 s with the device turned by 90 degrees, at 52 Hz."""
+    moving, resting = walk(20, 52), walk(15, 52, seed=1).shifted(20)
+    still = np.random.default_rng(0).normal(0, 0.05, resting.acc_mps2.shape)
+    still[:, 1] += 9.8
+    resting = Samples(resting.t_s, still, resting.gyro_rads)
+    return Samples.joined([moving, resting])
+
+
+def test_the_decision_does_not_depend_on_the_chunks(deciding: Bundle) -> None:
+    labels = resolve_labels(["walking", "sitting", "lying"], deciding)
+    samples = without(walk_then_lie(), 16.0, 16.5)
+    offline = stream(deciding, labels, samples, [len(samples)], "waist")
+    assert sum(p.tilt_deg is not None for p in offline) > 12
+    for chunks in ([1], [17, 1, 300]):
+        live = stream(deciding, labels, samples, chunks, "waist")
+        assert len(live) == len(offline) == 31
+        for a, b in zip(live, offline, strict=True):
+            assert (a.top, a.tilt_deg, a.face_deg) == (b.top, b.tilt_deg, b.face_deg)
+
+
+def test_the_tilt_is_known_once_walking_was_seen(plain: Bundle, labels: LabelSet) -> None:
+    """In every bundle, whatever it decides by; a window that turns over has no direction."""
+    by_start = {round(p.start_s): p for p in stream(plain, labels, walk_then_lie(), [26])}
+    assert all(by_start[k].tilt_deg is None for k in range(6))  # 8 steps: 4 s to 11 s
+    assert by_start[6].tilt_deg == pytest.approx(0, abs=3)
+    assert by_start[6].face_deg == pytest.approx(90, abs=5)
+    assert by_start[18].tilt_deg is None and by_start[18].face_deg is None
+    assert by_start[29].tilt_deg == pytest.approx(90, abs=3)
+    assert by_start[29].face_deg == pytest.approx(0, abs=3)
+
+
+def test_walking_outside_the_spans_is_seen_too(plain: Bundle, labels: LabelSet) -> None:
+    pipeline = Pipeline(plain, labels, iter([(5000, 6000)]))
+    (prediction,) = pipeline.push(walk_then_lie()) + pipeline.finish()
+    assert prediction.tilt_deg == pytest.approx(90, abs=3)
+
+
+def test_the_placement_and_the_posture_decide(deciding: Bundle) -> None:
+    labels = resolve_labels(["walking", "sitting", "lying"], deciding)
+
+    def lying(placement: str | None) -> float:
+        last = stream(deciding, labels, walk_then_lie(), [len(walk_then_lie())], placement)[-1]
+        return next(s.probability for s in last.top if s.label == "lying")
+
+    assert lying("belt") > lying(None) + 0.05
+    assert lying("on the moon") == lying(None) == lying("wrist")  # its tables are flat
+
+
 def test_windows_come_as_soon_as_they_are_complete(bundle: Bundle, labels: LabelSet) -> None:
     """At 50 Hz a window is out two samples after its end: the resampler's look-ahead."""
     pipeline, out_at_s = Pipeline(bundle, labels), []
@@ -61,8 +114,9 @@ def test_windows_come_as_soon_as_they_are_complete(bundle: Bundle, labels: Label
     assert out_at_s == pytest.approx([5.02, 6.02, 7.02], abs=0.021)
 
 
-def test_probabilities_and_similarities(bundle: Bundle, labels: LabelSet) -> None:
-    for p in stream(bundle, labels, walk(10, 50), [25]):
+def test_probabilities_and_similarities(plain: Bundle) -> None:
+    labels = resolve_labels(["walking", "sitting", "swimming"], plain)
+    for p in stream(plain, labels, walk(10, 50), [25]):
         assert [s.label for s in p.top] == [
             s.label for s in sorted(p.top, key=lambda s: -s.similarity)
         ]
@@ -74,7 +128,7 @@ def test_probabilities_and_similarities(bundle: Bundle, labels: LabelSet) -> Non
         )
         ratio = p.top[0].probability / p.top[1].probability
         gap = p.top[0].similarity - p.top[1].similarity
-        assert ratio == pytest.approx(np.exp(bundle.logit_scale * gap))
+        assert ratio == pytest.approx(np.exp(plain.logit_scale * gap))
 
 
 def test_gaps_are_reported_and_not_classified(bundle: Bundle, labels: LabelSet) -> None:

@@ -87,12 +87,12 @@ def test_senseless_settings_are_refused() -> None:
         transfer(np.eye(3), ACTIVITIES, ACTIVITIES, 0.0)
 
 
-def test_the_bridge_needs_numpy_and_nothing_else() -> None:
+def test_the_bridge_needs_numpy_and_the_runtime_and_nothing_else() -> None:
     path = Path(training.bridge.__file__)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     modules |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    assert modules == {"__future__", "numpy", "numpy.typing"}
+    assert modules == {"__future__", "numpy", "numpy.typing", "edge.decision"}
     code = (
         "import sys, training.bridge; sys.exit(any(m in sys.modules for m in ('torch','sklearn')))"
     )

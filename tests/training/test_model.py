@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.model import EncoderConfig, ImuEncoder
+from training.model import EncoderConfig, ImuEncoder, Spectrum, gravity_aligned
 
 
 def encoder() -> ImuEncoder:
@@ -34,21 +34,24 @@ def test_a_window_does_not_depend_on_its_batch() -> None:
         torch.testing.assert_close(model(imu)[1:2], model(imu[1:2]))
 
 
-def test_missing_patches_are_ignored_whatever_stood_there() -> None:
-    """Attention and pooling skip a missing patch: with the positions' vectors made equal, leaving
-    out the padded end gives what a window of the first part alone would."""
+def test_a_patch_that_is_mostly_missing_is_ignored_whatever_stood_there() -> None:
     model, imu = encoder(), windows()
-    padded = imu.clone()
-    padded[:, :, 400:] = torch.nan
+    torch.nn.init.zeros_(model.spectrum.project.weight)  # it sees every sample that there is
+    imu[:, :, 420:450] = torch.nan  # of the patch of samples 400 to 449
+    other = imu.clone()
+    other[:, :, 400:420] = imu[:, :, 400:420].flip(-1)  # the same mean: the same alignment
+    other[:, 3:, 400:420] *= 5
     with torch.no_grad():
-        out = model(padded)
-        assert torch.isfinite(out).all()
-        assert not torch.allclose(out, model(imu), atol=1e-3)
-        model.position.zero_()
-        twice = imu.clone()
-        twice[:, :, 400:800] = imu[:, :, :400]  # the same patches again change no mean
-        twice[:, :, 800:] = torch.nan
-        torch.testing.assert_close(model(twice), model(padded), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(model(imu), model(other), atol=1e-5, rtol=1e-4)
+        imu[:, :, 420:430], other[:, :, 420:430] = 0.0, 0.0  # now most of it is there
+        assert not torch.allclose(model(imu), model(other), atol=1e-4)
+
+
+def test_a_padded_window_gives_a_unit_vector() -> None:
+    model, imu = encoder(), windows()
+    imu[:, :, 200:] = torch.nan
+    with torch.no_grad():
+        torch.testing.assert_close(model(imu).norm(dim=1), torch.ones(3))
 
 
 def test_a_gyroscope_that_is_missing_is_told_from_one_that_rests() -> None:
@@ -71,3 +74,61 @@ def test_residual_connections_carry_the_signal() -> None:
     with torch.no_grad():
         out = model(windows(2))
     assert not torch.allclose(out[0], out[1], atol=1e-3)
+
+
+def turned(imu: torch.Tensor) -> torch.Tensor:
+    """Windows of a device mounted at another, random angle."""
+    torch.manual_seed(2)
+    rotation, _ = torch.linalg.qr(torch.randn(len(imu), 3, 3))
+    rotation = rotation * torch.det(rotation)[:, None, None]
+    return (rotation[:, None] @ imu.reshape(-1, 2, 3, 1000)).reshape(imu.shape)
+
+
+def test_alignment_leaves_of_the_mounting_a_turn_about_the_vertical() -> None:
+    imu = windows()
+    one, other = gravity_aligned(imu), gravity_aligned(turned(imu))
+    torch.testing.assert_close(one[:, :, 2], other[:, :, 2], atol=1e-4, rtol=1e-4)
+    across = [x[:, :, :2].norm(dim=2) for x in (one, other)]
+    torch.testing.assert_close(across[0], across[1], atol=1e-4, rtol=1e-4)
+    # Both sensors by one and the same turn, and no mirror image: also the parts of acceleration
+    # along and across the turn rate stay as they are.
+    acc, gyro = imu[:, :3], imu[:, 3:]
+    level_acc, level_gyro = one.unbind(1)
+    torch.testing.assert_close(level_acc.norm(dim=1), acc.norm(dim=1), atol=1e-4, rtol=1e-4)
+    up = torch.nn.functional.normalize(acc.mean(-1), dim=-1)[..., None]
+    swept = (torch.linalg.cross(acc, gyro, dim=1) * up).sum(1)
+    level_swept = torch.linalg.cross(level_acc, level_gyro, dim=1)[:, 2]
+    torch.testing.assert_close(level_swept, swept, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(one[:, 0].mean(-1)[:, :2], torch.zeros(3, 2), atol=1e-4, rtol=0)
+    assert (one[:, 0, 2].mean(-1) > 9).all()
+
+
+def test_an_upside_down_device_gives_finite_values() -> None:
+    imu = windows()
+    imu[:, :3] = 0.0
+    imu[:, 2] = -9.8
+    assert torch.isfinite(gravity_aligned(imu)).all()
+    assert torch.isfinite(gravity_aligned(torch.zeros(1, 6, 1000))).all()
+
+
+def test_the_spectrum_shows_a_sine_in_its_bin_however_the_device_is_turned() -> None:
+    """1.75 Hz up and down: bin 6 of the vertical acceleration, and as much in a window that is cut
+    to 3 s."""
+    time_s = torch.arange(1000) / 200
+    imu = torch.zeros(1, 6, 1000)
+    imu[:, 2] = 9.8 + 3 * torch.sin(2 * torch.pi * 1.75 * time_s)
+    spectrum = Spectrum(200)
+    torch.nn.init.eye_(spectrum.project.weight)
+    torch.nn.init.zeros_(spectrum.project.bias)
+    with torch.no_grad():
+        whole = torch.zeros(1, 1000, dtype=torch.bool)
+        bins = spectrum(gravity_aligned(imu) / 9.8, whole)[0, 0].reshape(4, 50)
+        assert bins[0, :48].argmax() == 6
+        again = spectrum(gravity_aligned(turned(imu)) / 9.8, whole)[0, 0].reshape(4, 50)
+        torch.testing.assert_close(bins[0], again[0], atol=1e-3, rtol=1e-3)
+        part = whole.clone()
+        part[:, 600:] = True
+        cut = torch.where(part[:, None, :], 0.0, imu)
+        short = spectrum(gravity_aligned(cut) / 9.8, part)[0, 0].reshape(4, 50)
+    assert short[0, :48].argmax() in (5, 6, 7)
+    assert abs(short[0, 49] - bins[0, 49]) < 0.05  # of the whole variance

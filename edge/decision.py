@@ -1,0 +1,240 @@
+"""How a bundle's labels are decided between: `decision` of its manifest, see `export/BUNDLE.md`.
+
+Three things speak for a label: the cosine of the window's embedding with the label's own prototype;
+the activities that the encoder was trained on, whose probabilities are carried over to the label by
+the similarity of the texts (the bridge); and the posture that gravity shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.posture import POSTURES, PostureEvidence, PostureTables
+from firmware_bridge.errors import InputError
+
+SAME_COSINE = 1 - 1e-5
+"""Text vectors closer than this are those of one and the same label; float32 rounds within it."""
+
+_BRIDGE_FLOOR = 1e-4
+"""Added to the bridge's probabilities: a label that it knows nothing of is unlikely, never ruled
+out."""
+
+_POSTURE_TEMPERATURE = 0.05
+"""Of the softmax over the bank that guesses the posture of a label outside it: only the few
+activities that are closest in text take part."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The manifest's `decision`, and the postures of its label bank."""
+
+    vocabulary_rows: NDArray[np.intp]
+    """(V,) rows of the label bank that the encoder was trained on."""
+
+    vocabulary_scale: float
+    """Multiplier of the cosines in the softmax over the vocabulary."""
+
+    bridge_weight: float
+    """0: only the label's own cosine counts. 1: only the bridge."""
+
+    bridge_temperature: float
+
+    posture_weight: float
+
+    tables: PostureTables
+
+    temperature: float
+    """Of the probabilities; it changes no label."""
+
+    bank_postures: NDArray[np.float64]
+    """(A, 4) one-hot: the posture that each activity of the bank claims; the last: none."""
+
+    @classmethod
+    def parse(cls, manifest: dict[str, Any]) -> Decision | None:
+        """The decision of a manifest; None if it has none (format 1).
+
+        Raises:
+            InputError: it is malformed, and where.
+        """
+        if "decision" not in manifest:
+            return None
+        record = manifest["decision"]
+        if not isinstance(record, dict):
+            raise InputError("decision: expected an object")
+        bank = manifest["label_bank"]
+        vocabulary, bridge, posture = (
+            _section(record, key) for key in ("vocabulary", "bridge", "posture")
+        )
+        return cls(
+            _rows(vocabulary.get("rows"), len(bank)),
+            _number(vocabulary, "decision.vocabulary.logit_scale", above=0.0),
+            _number(bridge, "decision.bridge.weight", at_most=1.0),
+            _number(bridge, "decision.bridge.temperature", above=0.0),
+            _number(posture, "decision.posture.weight"),
+            PostureTables.parse(posture),
+            _number(record, "decision.temperature", above=0.0),
+            _bank_postures(bank),
+        )
+
+
+def _section(record: dict[str, Any], key: str) -> dict[str, Any]:
+    section = record.get(key)
+    if not isinstance(section, dict):
+        raise InputError(f"decision.{key}: expected an object")
+    return section
+
+
+def _number(
+    record: dict[str, Any], path: str, above: float = -math.inf, at_most: float = math.inf
+) -> float:
+    """A finite number that is not negative, named by the last part of its path."""
+    value: Any = record.get(path.rsplit(".", maxsplit=1)[-1])
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and 0 <= value <= at_most and value > above):
+        limits = f" up to {at_most:g}" if at_most < math.inf else ""
+        least = "above 0" if above == 0 else "of 0 or more"
+        raise InputError(f"{path}: expected a number {least}{limits}, found {value!r}")
+    return float(value)
+
+
+def _rows(rows: Any, bank_size: int) -> NDArray[np.intp]:
+    good = isinstance(rows, list) and all(type(r) is int and 0 <= r < bank_size for r in rows)
+    if not good or not rows or len(set(rows)) < len(rows):
+        raise InputError(
+            f"decision.vocabulary.rows: expected different rows of the label bank (0 to "
+            f"{bank_size - 1})"
+        )
+    return np.array(rows, np.intp)
+
+
+def _bank_postures(bank: list[dict[str, Any]]) -> NDArray[np.float64]:
+    one_hot = np.zeros((len(bank), len(POSTURES) + 1))
+    for row, activity in enumerate(bank):
+        posture = activity.get("posture")
+        if posture is not None and posture not in POSTURES:
+            raise InputError(
+                f"label_bank, {activity.get('name')!r}: posture {posture!r} is none of "
+                f"{', '.join(POSTURES)}"
+            )
+        one_hot[row, len(POSTURES) if posture is None else POSTURES.index(posture)] = 1
+    return one_hot
+
+
+@dataclass(frozen=True)
+class LabelDecision:
+    """A decision, worked out for one label set."""
+
+    rule: Decision
+
+    vocabulary: NDArray[np.float32]
+    """(V, D) prototypes of the activities that the encoder was trained on."""
+
+    transfer: NDArray[np.float64]
+    """(V, L) share of each of them that goes to each label; rows add up to 1."""
+
+    postures: NDArray[np.float64]
+    """(L, 4) share of each posture, and of none, in each label; rows add up to 1."""
+
+    @classmethod
+    def between(
+        cls,
+        rule: Decision,
+        bank: NDArray[np.float32],
+        prototypes: NDArray[np.float32],
+        rows: Sequence[int | None],
+    ) -> LabelDecision:
+        """Work a decision out.
+
+        Args:
+            rule: the bundle's.
+            bank: (A, D) prototypes of its label bank.
+            prototypes: (L, D) of the labels to decide between.
+            rows: each label's row in the bank; None for a label outside it.
+        """
+        vocabulary = bank[rule.vocabulary_rows]
+        return cls(
+            rule,
+            vocabulary,
+            transfer_matrix(vocabulary, prototypes, rule.bridge_temperature),
+            _label_postures(rule.bank_postures, bank, prototypes, rows),
+        )
+
+    def scores(
+        self,
+        log_probability: NDArray[np.float64],
+        vocabulary_cosine: NDArray[np.float64],
+        segment: str,
+        evidence: PostureEvidence | None,
+    ) -> NDArray[np.float64]:
+        """(L,) by which the labels are ranked; their softmax gives the probabilities.
+
+        Args:
+            log_probability: (L,) by the cosines of the labels' own prototypes.
+            vocabulary_cosine: (V,) of the embedding with the vocabulary.
+            segment: body segment that the device is worn on (`edge.posture.SEGMENTS`).
+            evidence: the window's angles, where it has any.
+        """
+        rule = self.rule
+        odds = np.exp(rule.vocabulary_scale * (vocabulary_cosine - vocabulary_cosine.max()))
+        bridged = np.log(odds @ self.transfer / odds.sum() + _BRIDGE_FLOOR)
+        posture = rule.tables.log_likelihood(self.postures, segment, evidence)
+        weight = rule.bridge_weight
+        score: NDArray[np.float64] = (
+            (1 - weight) * log_probability + weight * bridged + rule.posture_weight * posture
+        ) / rule.temperature
+        return score
+
+
+def transfer_matrix(
+    activities: NDArray[np.float32], labels: NDArray[np.float32], temperature: float
+) -> NDArray[np.float64]:
+    """How activities hand their probability on to labels, by the similarity of their texts.
+
+    Each activity gives to the labels in the proportions of the softmax of their cosines with it. An
+    activity that is itself a wanted label keeps all of its own (shared equally if the label is
+    wanted under several names of one vector).
+
+    Args:
+        activities: (V, D) prototypes.
+        labels: (L, D) prototypes in the same space.
+        temperature: what the cosines are divided by; the smaller, the more goes to the nearest.
+
+    Returns:
+        (V, L); rows add up to 1.
+    """
+    # Prototypes that were stored as float16 are longer or shorter than 1 by more than SAME_COSINE
+    # allows for.
+    cosine = _unit(activities) @ _unit(labels).T
+    odds = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / temperature)
+    same = cosine >= SAME_COSINE
+    given = np.where(same.any(axis=1, keepdims=True), same, odds)
+    shares: NDArray[np.float64] = given / given.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _label_postures(
+    bank_postures: NDArray[np.float64],
+    bank: NDArray[np.float32],
+    prototypes: NDArray[np.float32],
+    rows: Sequence[int | None],
+) -> NDArray[np.float64]:
+    """(L, 4): a label of the bank claims its posture, any other those of what is close in text."""
+    cosine = _unit(prototypes) @ _unit(bank).T
+    odds = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / _POSTURE_TEMPERATURE)
+    postures: NDArray[np.float64] = odds @ bank_postures / odds.sum(axis=1, keepdims=True)
+    for label, row in enumerate(rows):
+        if row is not None:
+            postures[label] = bank_postures[row]
+    return postures
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    exact = vectors.astype(np.float64)
+    unit: NDArray[np.float64] = exact / np.linalg.norm(exact, axis=1, keepdims=True)
+    return unit
