@@ -28,13 +28,14 @@ from edge.bundle import (
     load_bundle,
 )
 from edge.cli import version
+from edge.decision import Decision
 from edge.encoder import Encoder
 from edge.resample import Resampler
 from edge.spec import SIGNAL
 from edge.text import TextEncoder
 from edge.window import WindowCutter, every_hop
 from edge.zeroshot import prototype
-from export.manifest import put_in_place, staging
+from export.manifest import bank_entry, put_in_place, staging
 from export.parity import (
     LabelledWindows,
     Parity,
@@ -53,7 +54,13 @@ from export.variants import (
 )
 from firmware_bridge.errors import AuraError, InputError
 from firmware_bridge.sim import simulated_packets
-from training.captions import Activity, activity_of, label_bank, prompt_templates
+from training.captions import (
+    Activity,
+    activity_of,
+    label_bank,
+    prompt_templates,
+    with_trained,
+)
 from training.model import ImuEncoder
 from training.models import DEFAULT_MODEL
 from training.text_encoders import load_text_encoder
@@ -79,6 +86,9 @@ DEFAULT_LABELS = (
 """What is told apart when the user names no labels: a day's common activities."""
 
 _TIMED_ROUNDS = 200
+
+_WITHOUT_DECISION = 1
+"""Format of a bundle that decides by the cosine alone: the oldest runtimes read it."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cache", type=Path, help="folder of cut windows (default: `cache` beside OUT)"
     )
+    parser.add_argument(
+        "--decision",
+        type=Path,
+        metavar="FILE",
+        help="what `edge-train fit-decision` wrote: what decides beside the cosine",
+    )
     parser.add_argument("--force", action="store_true", help="write a bundle that fails the gate")
     parser.add_argument("--name", default="aura-edge", help="the bundle's name")
     parser.add_argument("--verify", type=Path, metavar="DIR", help="check a bundle and exit")
@@ -122,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if not args.checkpoint or not args.out:
             raise InputError("give a checkpoint and --out DIR, or --verify DIR")
-        job = Job(args.out, args.name, args.quantize, args.force, console)
+        job = Job(args.out, args.name, args.quantize, args.force, console, args.decision)
         cache = args.cache or args.out.parent / "cache"
         bundle = export(args.checkpoint, job, args.heldout, cache)
     except AuraError as error:
@@ -143,6 +159,8 @@ class Job:
     quantize: bool
     force: bool
     console: Console
+    decision: Path | None = None
+    """File of what decides beside the cosine; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +185,8 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
     """Write a bundle and load it back as the runtime does.
 
     Raises:
-        InputError: the checkpoint cannot be used, or the encoder fails the parity gate.
+        InputError: the checkpoint or the decision cannot be used, or the encoder fails the parity
+            gate.
     """
     state = load_checkpoint(checkpoint)
     config = config_of(state)
@@ -178,11 +197,14 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
         )
     model = ImuEncoder(config.encoder)
     model.load_state_dict(state["model"])
+    bank, decision = label_bank(), None
+    if job.decision:
+        bank, rows = with_trained(bank, state["provenance"]["activities"])
+        decision = read_decision(job.decision, bank, rows)
     text_encoder = load_text_encoder(config.text_encoder)
     calibration, gate = None, windows_of_recording()
     if heldout:
         calibration, gate = windows_of_corpora(heldout, cache, job.console)
-    bank = label_bank()
     with tempfile.TemporaryDirectory() as folder:
         paths = _write_variants(model, Path(folder), job.quantize, calibration)
         at_stake = {a: prototype(activity_of(a).captions(), text_encoder) for a in gate.activity}
@@ -198,6 +220,8 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
     manifest = {"name": job.name, **_manifest(state, config, model, text_encoder, bank)}
     manifest["encoder"]["weights"] = chosen
     manifest["parity"] = parity
+    if decision is not None:
+        manifest |= {"decision": decision, "format_version": FORMAT_VERSION}
     job.out.mkdir(parents=True, exist_ok=True)
     with staging(job.out) as staged:
         (staged / ENCODER_FILE).write_bytes(encoder)
@@ -211,6 +235,33 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
         np.savez(staged / GOLDEN_FILE, imu=golden, embedding=embedding)
         names = (ENCODER_FILE, PROTOTYPES_FILE, GOLDEN_FILE)
         return put_in_place(job.out, staged, names, manifest)
+
+
+def read_decision(path: Path, bank: tuple[Activity, ...], rows: list[int]) -> dict[str, Any]:
+    """A manifest's `decision` from a file of `edge-train fit-decision`.
+
+    Args:
+        path: the file.
+        bank: the bundle's activities.
+        rows: those of them that the encoder was trained on.
+
+    Raises:
+        InputError: the file cannot be read, or the runtime would refuse the decision.
+    """
+    try:
+        decision = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(decision, dict) or not isinstance(decision.get("vocabulary"), dict):
+        raise InputError(f"{path}: not what `edge-train fit-decision` writes")
+    decision["vocabulary"]["rows"] = rows
+    try:
+        Decision.parse({"label_bank": [bank_entry(a, "") for a in bank], "decision": decision})
+    except InputError as error:
+        raise InputError(f"{path}: {error}; fit it again") from None
+    return decision
 
 
 def _origin(heldout: list[Path]) -> str:
@@ -327,7 +378,7 @@ def _manifest(
     trained_with = asdict(config)
     del trained_with["corpora"]  # paths of one workstation; the provenance has their names
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": _WITHOUT_DECISION,
         "version": version(),
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "signal": SIGNAL.to_json(),
@@ -350,15 +401,7 @@ def _manifest(
         "default_labels": list(DEFAULT_LABELS),
         "training": {"config": trained_with, "steps": state["step"], **state["provenance"]},
         "files": {},
-        "label_bank": [
-            {
-                "name": activity.name,
-                "group": activity.group,
-                "aliases": list(activity.aliases),
-                "text_encoder": text_encoder.name,
-            }
-            for activity in bank
-        ],
+        "label_bank": [bank_entry(activity, text_encoder.name) for activity in bank],
     }
 
 

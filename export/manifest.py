@@ -15,6 +15,7 @@ import numpy as np
 from edge.bundle import MANIFEST, Bundle, load_bundle, manifest_id
 from edge.text import TextEncoder
 from firmware_bridge.errors import AuraError, InputError
+from training.captions import Activity
 
 
 def file_entries(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -26,6 +27,19 @@ def file_entries(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]
         }
         for name in names
     }
+
+
+def bank_entry(activity: Activity, made_by: str) -> dict[str, Any]:
+    """An activity as the manifest's `label_bank` has it.
+
+    Args:
+        activity: what it is about.
+        made_by: name of the text encoder that made its prototype.
+    """
+    entry: dict[str, Any] = {"name": activity.name, "group": activity.group}
+    if activity.posture is not None:
+        entry["posture"] = activity.posture
+    return entry | {"aliases": list(activity.aliases), "text_encoder": made_by}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from rich.console import Console
 from edge.bundle import PROTOTYPES_FILE, Bundle, load_bundle, normalised
 from edge.text import COMPACT_NAME
 from edge.zeroshot import prototype
-from export.manifest import check_space, put_in_place, staging
+from export.manifest import bank_entry, check_space, put_in_place, staging
 from firmware_bridge.errors import AuraError, InputError
-from training.captions import Activity
+from training.captions import Activity, checked_posture
 from training.text_encoders import load_text_encoder
 
-_FIELDS = {"name", "group", "aliases", "description"}
+_FIELDS = {"name", "group", "posture", "aliases", "description"}
 
 
 def read_activities(path: Path) -> tuple[Activity, ...]:
@@ -96,7 +96,8 @@ def _from_table(path: Path, number: int, row: Any) -> Activity:
         raise InputError(f"{path}: activity {number}: texts are expected, and a list of aliases")
     if not all(normalised(wording) for wording in (name, *aliases)):
         raise InputError(f"{path}: activity {number} has an empty name or alias")
-    return Activity(texts[0], texts[1], tuple(aliases), texts[2])
+    posture = checked_posture(row.get("posture"), f"{path}: activity {number}")
+    return Activity(texts[0], texts[1], tuple(aliases), texts[2], posture=posture)
 
 
 @dataclass
@@ -107,13 +108,14 @@ class _Bank:
     prototypes: list[NDArray[np.float16]]
 
     def put(self, row: int | None, activity: Activity, made_by: str, vector: Any) -> None:
-        """Write an activity into a row, or into a new one."""
-        entry = {
-            "name": activity.name,
-            "group": activity.group,
-            "aliases": list(activity.aliases),
-            "text_encoder": made_by,
-        }
+        """Write an activity into a row, or into a new one.
+
+        Rows never move, so that those of a bundle's decision stay valid. What takes an activity's
+        place has its posture too, unless it names one itself.
+        """
+        if row is not None and activity.posture is None:
+            activity = replace(activity, posture=self.entries[row].get("posture"))
+        entry = bank_entry(activity, made_by)
         half = np.asarray(vector, np.float16)
         if row is None:
             self.entries.append(entry)

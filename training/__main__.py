@@ -42,6 +42,10 @@ def _dispatch(argv: list[str], console: Console) -> int:
         from training import fit_command
 
         return fit_command.run(_parse(argv, fit_command.add_parser), console)
+    if argv[:1] == ["fit-decision"]:
+        from training import fit_decision
+
+        return fit_decision.run(_parse(argv, fit_decision.add_parser), console)
     from training.importers import command as importing
 
     if argv[:1] == ["import"]:
@@ -51,6 +55,7 @@ def _dispatch(argv: list[str], console: Console) -> int:
     def add_all(commands: Commands) -> None:
         importing.add_parser(commands)
         commands.add_parser("fit", help="train an encoder on corpora")
+        commands.add_parser("fit-decision", help="fit what decides beside the cosine")
         protocols.add_parsers(commands)
 
     return protocols.run(_parse(argv, add_all), console)

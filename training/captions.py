@@ -17,7 +17,7 @@ import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -27,6 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import normalised
+from edge.posture import POSTURES
+from firmware_bridge.errors import InputError
 
 UNLABELLED = frozenset({"null"})
 """Corpus labels that name no activity: windows under them get no caption."""
@@ -61,6 +63,10 @@ class Activity:
     parts: tuple[str, ...] = ()
     """Names of the bank's activities that a window of this one may show as well: those that a
     composite's name says. Empty for plain activities."""
+
+    posture: str | None = None
+    """One of `edge.posture.POSTURES` where the words leave no doubt of it; None where they do, or
+    where the posture changes."""
 
     def captions(self, placement: str | None = None) -> list[str]:
         """The sentences about this activity.
@@ -111,9 +117,50 @@ def label_bank() -> tuple[Activity, ...]:
             tuple(r["aliases"]),
             r["description"],
             tuple(parts.get(r["name"], ())),
+            checked_posture(r.get("posture"), f"label_bank.toml, {r['name']!r}"),
         )
         for r in _bank_file()["activity"]
     )
+
+
+def checked_posture(posture: Any, of: str) -> str | None:
+    """The `posture` that a file of activities gives one of them.
+
+    Raises:
+        InputError: it is given, and is none of `POSTURES`.
+    """
+    if posture is None:
+        return None
+    if posture in POSTURES:
+        return str(posture)
+    raise InputError(f"{of}: posture {posture!r} is none of {', '.join(POSTURES)}")
+
+
+def with_trained(
+    bank: Sequence[Activity], trained: Sequence[str]
+) -> tuple[tuple[Activity, ...], list[int]]:
+    """A bank that has all that an encoder was trained on, and the rows of that.
+
+    What the bank lacks (a corpus' label that stands for itself, a composite) comes after it, in
+    group "other", under those of its wordings that mean nothing else yet.
+
+    Args:
+        bank: activities, each with a name of its own.
+        trained: names of activities, as `training.run_folder.provenance` has them.
+    """
+    activities = list(bank)
+    row_of = {activity.name: row for row, activity in enumerate(bank)}
+    known = {normalised(w) for a in bank for w in (a.name, *a.aliases)}
+    rows = []
+    for name in trained:
+        activity = activity_of(name)
+        if activity.name not in row_of:
+            aliases = tuple(w for w in activity.aliases if normalised(w) not in known)
+            row_of[activity.name] = len(activities)
+            activities.append(replace(activity, group="other", aliases=aliases))
+            known |= {normalised(w) for w in (activity.name, *aliases)}
+        rows.append(row_of[activity.name])
+    return tuple(activities), list(dict.fromkeys(rows))
 
 
 @cache
@@ -152,7 +199,10 @@ def _outside_the_bank(label: str) -> Activity:
     joined = joint.join(names)
     description = joint.join(part.description for part in parts)
     within = dict.fromkeys(name for part in parts for name in (part.name, *part.parts))
-    return Activity(label, COMPOSITE, (joined,) * (joined != label), description, tuple(within))
+    aliases = (joined,) * (joined != label)
+    postures = {part.posture for part in parts}
+    posture = postures.pop() if len(postures) == 1 else None
+    return Activity(label, COMPOSITE, aliases, description, tuple(within), posture)
 
 
 def _divisions(label: str) -> Iterator[tuple[Activity, ...]]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -61,7 +62,7 @@ class Hardware:
         if device == "cuda" and not there:
             raise InputError("no CUDA device was found; train on the CPU with --device cpu")
         if device == "cpu" or not there:
-            return cls(torch.device("cpu"), bf16=False, compiled=False, fused=False)
+            return cls(torch.device("cpu"), bf16=_has_matrix_unit(), compiled=False, fused=False)
         index = int(os.environ.get("LOCAL_RANK", "0"))
         if index >= torch.cuda.device_count():
             raise InputError(
@@ -184,6 +185,14 @@ class Hardware:
         torch.set_rng_state(states[0])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(states[1], self.device)
+
+
+def _has_matrix_unit() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware (Intel AMX)."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # no Linux: nobody says
+        return False
 
 
 class _Gather(torch.autograd.Function):

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import export.convert
 import export.parity
-from edge.bundle import SIGNAL_KEY, Bundle, load_bundle
+from edge.bundle import FORMAT_VERSION, SIGNAL_KEY, Bundle, load_bundle
 from edge.labels import resolve_labels
 from edge.pipeline import Pipeline
 from edge.spec import SIGNAL
@@ -22,7 +22,7 @@ from export.__main__ import main
 from export.convert import golden_window
 from export.parity import LabelledWindows, compare, windows_of_corpora
 from export.variants import IR_VERSION, OPSET, torch_embeddings
-from tests.conftest import walk, write_corpus
+from tests.conftest import decision_record, walk, write_corpus
 from tests.training.conftest import HashedText, hashed_text, tiny_config
 from training.captions import Activity
 from training.model import ImuEncoder
@@ -31,9 +31,12 @@ from training.train import TrainConfig, config_of, load_checkpoint, train
 __all__ = ["hashed_text", "tiny_config"]  # fixtures of the training tests
 
 BANK = (
-    Activity("walking", "locomotion", ("walk",), "moving on foot at an easy pace"),
+    Activity(
+        "walking", "locomotion", ("walk",), "moving on foot at an easy pace", posture="upright"
+    ),
     Activity("lying", "posture", (), "resting flat on the ground"),
 )
+DANCING = Activity("dancing", "leisure", (), "stepping and swaying to a beat")
 
 
 @pytest.fixture
@@ -105,6 +108,65 @@ def test_the_bundle_runs_and_says_what_it_is(checkpoint: Path, tmp_path: Path) -
     assert not any(n.metadata_props or n.doc_string for n in graph.graph.node)
     pipeline = Pipeline(bundle, resolve_labels(["walk", "lying"], bundle))
     assert {p.best.label for p in pipeline.push(walk(10, 50)) if p.best} == {"walk"}
+
+
+def write_decision(folder: Path) -> Path:
+    """What `edge-train fit-decision` writes: all but the rows of the vocabulary."""
+    decision = decision_record([])
+    del decision["vocabulary"]["rows"]
+    (folder / "decision.json").write_text(json.dumps(decision))
+    return folder / "decision.json"
+
+
+def test_a_decision_comes_with_the_rows_of_what_was_trained(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export.convert, "label_bank", lambda: (DANCING, BANK[0]))
+    monkeypatch.setattr(export.convert, "DEFAULT_LABELS", ("walking",))
+    decision, out = write_decision(tmp_path), tmp_path / "bundle"
+    assert main([str(checkpoint), "--out", str(out), "--decision", str(decision)]) == 0
+    bundle = load_bundle(out)
+    manifest = bundle.manifest
+    assert manifest["format_version"] == FORMAT_VERSION and bundle.decision is not None
+    assert bundle.bank_names == ["dancing", "walking", "lying"]  # the bank lacks what was trained
+    assert manifest["training"]["activities"] == ["lying", "walking"]
+    assert manifest["decision"] == decision_record([2, 1])
+    entries = [(a["group"], a.get("posture")) for a in manifest["label_bank"]]
+    assert entries == [("leisure", None), ("locomotion", "upright"), ("other", "lying")]
+    pipeline = Pipeline(bundle, resolve_labels(["walk", "lying"], bundle))
+    assert {p.best.label for p in pipeline.push(walk(10, 50)) if p.best} == {"walk"}
+
+
+def test_without_a_decision_older_runtimes_read_the_bundle(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    main([str(checkpoint), "--out", str(tmp_path / "bundle")])
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.manifest["format_version"] == 1 and bundle.decision is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("{", "not JSON"),
+        ("[]", "not what `edge-train fit-decision` writes"),
+        ('{"vocabulary": {"logit_scale": -1}, "bridge": {}, "posture": {}}', "logit_scale"),
+    ],
+)
+def test_a_decision_that_cannot_be_used(
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    message: str,
+) -> None:
+    path, out = tmp_path / "decision.json", tmp_path / "bundle"
+    if content is not None:
+        path.write_text(content)
+    assert main([str(checkpoint), "--out", str(out), "--decision", str(path)]) != 0
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
 
 
 def test_quantization_shrinks_the_encoder(checkpoint: Path, tmp_path: Path) -> None:

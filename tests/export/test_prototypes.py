@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from edge.zeroshot import prototype
 from export.manifest import staging
 from export.prototypes import add_labels, main, read_activities
 from firmware_bridge.errors import AuraError, InputError
-from tests.conftest import REPO
+from tests.conftest import REPO, with_decision
+from tests.edge.conftest import edit
 from training.captions import Activity
 
 TEMPLATES = ("{}", "a person is {}", "a video of a person {}", "the activity of {}")
@@ -85,12 +87,12 @@ def test_labels_as_toml_and_our_own_bank(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         '[[activity]]\nname = "a"\n[[activity]]\nname = "b"\ngroup = "sport"\naliases = ["c"]\n'
-        'description = "d"\n',
+        'description = "d"\nposture = "lying"\n',
         "bank.toml",
     )
     assert read_activities(path) == (
         Activity("a", "other", (), ""),
-        Activity("b", "sport", ("c",), "d"),
+        Activity("b", "sport", ("c",), "d", posture="lying"),
     )
     assert len(read_activities(REPO / "training" / "label_bank.toml")) >= 500
 
@@ -106,6 +108,7 @@ def test_labels_as_toml_and_our_own_bank(tmp_path: Path) -> None:
         ("l.toml", '[activity]\nname = "a"\n', r"write \[\[activity\]\] for each"),
         ("l.toml", '[[activity]]\nname = "a"\nalias = ["b"]\n', "activity 1 has to be a table of"),
         ("l.toml", '[[activity]]\naliases = ["b"]\n', "texts are expected"),
+        ("l.toml", '[[activity]]\nname = "a"\nposture = "flat"\n', "activity 1: posture 'flat'"),
         ("l.toml", '[[activity]]\nname = "a"\naliases = "b"\n', "a list of aliases"),
         ("l.toml", '[[activity]]\nname = "a"\naliases = [" "]\n', "empty name or alias"),
     ],
@@ -310,3 +313,26 @@ print("imported")
         [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False
     )
     assert done.stdout.startswith("imported"), done.stderr
+
+
+def test_a_decision_stays_as_it_was(copy: Path, text: SeededText, tmp_path: Path) -> None:
+    edit(copy, lambda m: m.update(with_decision(m)))
+    before = load_bundle(copy)
+    decision = deepcopy(before.manifest["decision"])
+    content = (
+        '[[activity]]\nname = "levitating"\nposture = "lying"\n[[activity]]\nname = "loafing"\n'
+        '[[activity]]\nname = "walking"\naliases = ["moseying"]\n'
+        '[[activity]]\nname = "standing"\nposture = "sitting"\n'
+    )
+    labels = write(tmp_path, content, "new.toml")
+    bundle = add_labels(copy, labels, None, replace=True, set_default=False)
+    assert bundle.manifest["decision"] == decision and bundle.manifest["format_version"] == 2
+    entries = {a["name"]: a.get("posture") for a in bundle.manifest["label_bank"]}
+    assert entries["levitating"] == "lying" and entries["loafing"] is None
+    assert entries["walking"] == "upright"  # takes the place, and the posture
+    assert entries["standing"] == "sitting"  # unless the file says otherwise
+    rule = bundle.decision
+    assert rule is not None and len(rule.bank_postures) == len(before.bank_names) + 2
+    names = [bundle.bank_names[row] for row in decision["vocabulary"]["rows"]]
+    assert names == [before.bank_names[row] for row in decision["vocabulary"]["rows"]]
+    resolve_labels(["levitating", "moseying", "sitting"], bundle)

@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 
 from edge.bundle import DEFAULT_BUNDLE, normalised
+from edge.posture import POSTURES
+from firmware_bridge.errors import InputError
 from tests.conftest import REPO
 from training.captions import (
     COMPOSITE,
     UNLABELLED,
     activity_of,
+    checked_posture,
     compatibility,
     compatible,
     label_bank,
     placement_phrase,
     prompt_templates,
     sentence,
+    with_trained,
 )
 from training.text_encoders import load_text_encoder
 
@@ -349,3 +353,52 @@ def test_expert_commentary_is_cut_at_the_compact_encoders_128_tokens() -> None:
     whole, kept, shorter, other = encoder.encode([cut(200), cut(126), cut(125), cut(126, "hand")])
     np.testing.assert_allclose(whole, kept, atol=1e-6)
     assert np.abs(whole - shorter).max() > 1e-4 and np.abs(whole - other).max() > 1e-4
+
+
+# What must be claimed, and what must not: postures that change, or that the words leave open.
+POSTURE_LABELS = {
+    "upright": "walking; jogging; Nordic walking; stairs; climbing down the stairs; hopping; "
+    "jumping; marching on the spot; standing; stand; standing in an elevator still; rope jumping; "
+    "walking while carrying bags; walking/jogging; walking and running",
+    "sitting": "sitting; seated; sitting on a sofa; car driving; riding in a car; rowing; "
+    "knee extension while sitting; sitting on public transport; sitting and talking",
+    "lying": "lying; laying; lying on right side; sleeping; straight leg raise lying on the back",
+    None: "sitting or standing; sit to stand; lie to sit; forward fall; falling; kneeling; "
+    "crouching; reclining; eating soup; typing; writing; cycling; napping; sit-ups; ironing; "
+    "moving around in an elevator; escalator up; riding a lift; crawling; wheelchair; "
+    "lying on the floor after a fall; juggling torches; sitting/walking; being still",
+}
+
+
+@pytest.mark.parametrize("posture", POSTURE_LABELS)
+def test_postures_that_the_words_leave_no_doubt_of(posture: str | None) -> None:
+    for label in POSTURE_LABELS[posture].split("; "):
+        assert activity_of(label).posture == posture, label
+
+
+def test_postures_of_the_bank() -> None:
+    claimed = {a.posture for a in label_bank()}
+    assert claimed == {*POSTURES, None}
+    changing = [a.name for a in label_bank() if a.group in ("transition", "fall") and a.posture]
+    assert changing == []
+
+
+def test_another_posture_is_refused() -> None:
+    assert checked_posture(None, "here") is None and checked_posture("lying", "here") == "lying"
+    for wrong in ("laying", "", 1, ["lying"]):
+        with pytest.raises(
+            InputError, match=r"here: posture .* is none of upright, sitting, lying"
+        ):
+            checked_posture(wrong, "here")
+
+
+def test_a_bank_with_what_was_trained() -> None:
+    bank = label_bank()[:3]
+    trained = [bank[2].name, "juggling torches", bank[2].aliases[0], "sit/stand", "stand/sit"]
+    extended, rows = with_trained(bank, trained)
+    assert extended[:3] == bank and rows == [2, 3, 4, 5]
+    assert [a.name for a in extended[3:]] == ["juggling torches", "sit/stand", "stand/sit"]
+    assert {a.group for a in extended[3:]} == {"other"}
+    wordings = [normalised(w) for a in extended for w in (a.name, *a.aliases)]
+    assert len(wordings) == len(set(wordings))
+    assert with_trained(bank, [a.name for a in bank]) == (bank, [0, 1, 2])

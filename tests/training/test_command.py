@@ -7,7 +7,7 @@ import pytest
 from training.__main__ import main
 from training.protocols import PROTOCOLS
 
-COMMANDS = ("import", "fit", *PROTOCOLS)
+COMMANDS = ("import", "fit", "fit-decision", *PROTOCOLS)
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

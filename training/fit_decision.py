@@ -1,0 +1,268 @@
+"""`edge-train fit-decision`: what decides beside the cosine, learned from training corpora.
+
+The posture tables are counted (`training/posture_tables.py`). How much the bridge and the posture
+count, and how sure the probabilities are, is chosen on corpora that the given checkpoints were not
+trained on, as labels and devices of users are. What is chosen is the decision of the runtime
+(`edge/decision.py`): every score here comes out of `edge.zeroshot.LabelSet.classify`.
+
+Corpora of role "benchmark" are refused throughout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.optimize import minimize_scalar
+
+from edge.posture import POSTURES, SEGMENTS, UNKNOWN
+from firmware_bridge.errors import InputError
+from training.heldout import Choice, Fitting, Heldout, Matrix, decision_record
+from training.posture_tables import Angles, fit_tables
+from training.protocols.corpora import Library
+
+_ECE_BINS = 15
+_TEMPERATURES = (0.05, 20.0)
+
+NOTHING_HELD_OUT = Choice(posture_weight=1.0)
+"""Where nothing was held out to choose on: no bridge, the posture as the tables have it."""
+
+_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_BRIDGES = tuple(product((0.02, 0.03, 0.05, 0.1), (0.5, 1.0, 2.0)))
+"""Temperatures and factors of the vocabulary's logit scale."""
+
+_POSTURE_WEIGHTS = (0.0, 0.5, 1.0, 1.5)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `fit-decision` to `edge-train`'s commands."""
+    parser = commands.add_parser(
+        "fit-decision",
+        help="fit posture tables, bridge and calibration of a bundle's decision",
+        description="Fit what decides beside the cosine: posture tables, the weights of bridge and "
+        "posture, calibration. The result is for `edge-export --decision`.",
+    )
+    add = parser.add_argument
+    add("corpora", type=Path, nargs="+", metavar="CORPUS", help="of role train: for the tables")
+    add(
+        "--heldout",
+        nargs="+",
+        default=[],
+        metavar="CHECKPOINT:CORPUS[,CORPUS...]",
+        help="corpora of role train that the checkpoint was not trained on: weights and "
+        "temperature are chosen on them (default: no bridge, posture weight 1, no calibration)",
+    )
+    add("--out", type=Path, required=True, metavar="FILE", help="the decision, as JSON")
+    add("--cache", type=Path, help="folder of cut windows (default: `cache` beside OUT)")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Fit a decision and write it; returns the exit code.
+
+    Raises:
+        InputError: a corpus or a checkpoint cannot be used, or a checkpoint was trained on what it
+            is said not to know.
+    """
+    fitting = Fitting(Library(args.cache or args.out.parent / "cache", console), console)
+    angles = [fitting.angles(folder) for folder in args.corpora]
+    names = [a.corpus for a in angles]
+    if len(set(names)) < len(names):
+        raise InputError("a corpus is given twice")
+    console.print(_seen_table(angles))
+    heldout = [h for text in args.heldout for h in fitting.heldout(text, angles)]
+    choice, evidence = choose(heldout, console) if heldout else (NOTHING_HELD_OUT, {})
+    scale = float(np.mean([h.logit_scale for h in heldout])) if heldout else 1.0
+    decision = decision_record(fit_tables(angles), choice, scale)
+    decision["evidence"] = {"fitted_on": names, "heldout": [h.to_json() for h in heldout]}
+    decision["evidence"] |= evidence
+    try:
+        args.out.write_text(json.dumps(decision, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{args.out}: cannot be written ({error.strerror})") from None
+    print(args.out)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the weights mix, (N, L) each, up to a constant a window: the scores of `edge.decision`
+    are linear in the weights, so that not every mixture has to be computed there."""
+
+    plain: Matrix
+    bridged: dict[tuple[float, float], Matrix]
+    """By temperature and factor of the vocabulary's logit scale."""
+
+    posture: Matrix
+
+    @classmethod
+    def of(cls, heldout: Heldout) -> _Parts:
+        """The parts of all windows."""
+        plain = heldout.log_probabilities(Choice())
+        return cls(
+            plain,
+            {bridge: heldout.log_probabilities(Choice(1.0, *bridge)) for bridge in _BRIDGES},
+            heldout.log_probabilities(Choice(posture_weight=1.0)) - plain,
+        )
+
+    def mixed(self, choice: Choice) -> Matrix:
+        """What labels are ranked by."""
+        bridged = self.bridged[choice.bridge_temperature, choice.vocabulary_factor]
+        weight = choice.bridge_weight
+        return (1 - weight) * self.plain + weight * bridged + choice.posture_weight * self.posture
+
+
+def choose(heldout: Sequence[Heldout], console: Console) -> tuple[Choice, dict[str, Any]]:
+    """The weights with the best mean macro-F1 over corpora and placements, then the temperature.
+
+    Of weights that do as well, those that change least. The figures are of the windows that were
+    chosen on: a benchmark says what they are worth elsewhere.
+
+    Returns:
+        What is chosen, and what came of it for the manifest.
+    """
+    parts = [_Parts.of(h) for h in track(heldout, "scoring", console=console, transient=True)]
+
+    def worth(choice: Choice) -> tuple[float, float, float]:
+        f1 = [f for h, p in zip(heldout, parts, strict=True) for f in h.macro_f1(p.mixed(choice))]
+        changes = choice.bridge_weight + choice.posture_weight
+        return round(float(np.mean(f1)), 6), -changes, -choice.bridge_weight
+
+    grid = [
+        Choice(weight, *bridge, posture)
+        for bridge, weight, posture in product(_BRIDGES, _WEIGHTS, _POSTURE_WEIGHTS)
+    ]
+    weights = max(grid, key=worth)
+    choice = replace(weights, temperature=_temperature(heldout, weights))
+    return choice, _report(heldout, choice, console)
+
+
+def _temperature(heldout: Sequence[Heldout], weights: Choice) -> float:
+    """What makes the truth likeliest, each corpus and placement counting the same (Guo et al. 2017,
+    "On Calibration of Modern Neural Networks", section 4.2)."""
+    scores = [h.log_probabilities(weights) for h in heldout]
+
+    def loss(log_temperature: float) -> float:
+        losses = []
+        for h, score in zip(heldout, scores, strict=True):
+            of_truth = _log_softmax(score / np.exp(log_temperature))[np.arange(len(score)), h.truth]
+            losses += [-float(of_truth[rows].mean()) for _, rows in h.cells()]
+        return float(np.mean(losses))
+
+    found = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded")
+    return float(np.exp(found.x))
+
+
+def _log_softmax(scores: Matrix) -> Matrix:
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def expected_calibration_error(log_probability: Matrix, truth: NDArray[np.int64]) -> float:
+    """Mean distance of the best label's probability from how often it is right, over 15 bins of
+    equal width (Guo et al. 2017, eq. 3)."""
+    confidence = np.exp(log_probability.max(axis=1))
+    right = log_probability.argmax(axis=1) == truth
+    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
+    gap = np.bincount(bins, confidence - right, minlength=_ECE_BINS)
+    return float(np.abs(gap).sum() / len(truth))
+
+
+def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dict[str, Any]:
+    """Score what was chosen by the runtime's own decision, tell it, and return the figures."""
+    steps = {
+        "cosine": Choice(),
+        "bridge": replace(choice, posture_weight=0.0, temperature=1.0),
+        "before": replace(choice, temperature=1.0),
+        "after": choice,
+    }
+    cells: list[dict[str, Any]] = []
+    for h in heldout:
+        scores = {name: h.log_probabilities(c) for name, c in steps.items()}
+        f1 = {name: h.macro_f1(score) for name, score in scores.items()}
+        for i, (placement, rows) in enumerate(h.cells()):
+            truth = h.truth[rows]
+            cell: dict[str, Any] = {"corpus": h.corpus, "placement": placement}
+            cell |= {"windows": len(rows)}
+            cell["macro_f1"] = {
+                "cosine": f1["cosine"][i],
+                "bridge": f1["bridge"][i],
+                "posture": f1["after"][i],
+            }
+            cell["ece"] = {
+                name: expected_calibration_error(scores[name][rows], truth)
+                for name in ("before", "after")
+            }
+            cells.append(cell)
+    means = {
+        figure: {
+            name: float(np.mean([c[figure][name] for c in cells])) for name in cells[0][figure]
+        }
+        for figure in ("macro_f1", "ece")
+    }
+    console.print(_cell_table(cells, means))
+    console.print(
+        f"bridge {choice.bridge_weight:g} at temperature {choice.bridge_temperature:g}, logit "
+        f"scale x {choice.vocabulary_factor:g}; posture {choice.posture_weight:g}; temperature "
+        f"{choice.temperature:.3f}",
+        highlight=False,
+    )
+    figures: dict[str, Any] = _rounded(means | {"cells": cells})
+    return figures
+
+
+def _rounded(figures: Any) -> Any:
+    if isinstance(figures, dict):
+        return {key: _rounded(value) for key, value in figures.items()}
+    if isinstance(figures, list):
+        return [_rounded(value) for value in figures]
+    return round(figures, 4) if isinstance(figures, float) else figures
+
+
+def _cell_table(cells: Sequence[dict[str, Any]], means: dict[str, Any]) -> Table:
+    columns = ("corpus", "placement", "windows", "cosine", "+ bridge", "+ posture")
+    table = Table(*columns, "ECE", "with temperature", title="macro-F1 and calibration, held out")
+    for cell in [*cells, {"corpus": "mean", "placement": "", "windows": "", **means}]:
+        figures = (*cell["macro_f1"].values(), *cell["ece"].values())
+        table.add_row(
+            cell["corpus"],
+            cell["placement"],
+            str(cell["windows"]),
+            *(f"{figure:.3f}" for figure in figures),
+        )
+    return table
+
+
+def _seen_table(angles: Sequence[Angles]) -> Table:
+    """What the posture tables are counted from."""
+    columns = ("segment", "posture", "corpora", "wearings", "windows", "face", "tilt")
+    table = Table(*columns, title="angles of the device, medians")
+    for segment, posture in product(SEGMENTS, POSTURES):
+        if segment == UNKNOWN:
+            continue
+        rows = [(a.segment == segment) & (a.posture == POSTURES.index(posture)) for a in angles]
+        here = [(a, r) for a, r in zip(angles, rows, strict=True) if r.any()]
+        table.add_row(
+            segment,
+            posture,
+            ", ".join(a.corpus for a, _ in here) or "none",
+            str(sum(len(np.unique(a.worn[r])) for a, r in here)),
+            str(sum(int(r.sum()) for _, r in here)),
+            _median([a.face_deg[r] for a, r in here]),
+            _median([a.tilt_deg[r] for a, r in here]),
+        )
+    return table
+
+
+def _median(angles_deg: Sequence[NDArray[np.float64]]) -> str:
+    known = [deg[~np.isnan(deg)] for deg in angles_deg]
+    return f"{np.median(np.concatenate(known)):.0f}°" if sum(map(len, known)) else ""
