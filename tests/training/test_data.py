@@ -19,7 +19,7 @@ from edge.window import WindowCutter
 from firmware_bridge.errors import InputError
 from firmware_bridge.samples import Samples
 from tests.conftest import write_corpus
-from training.captions import activity_of, sentence
+from training.captions import activity_of, compatible, sentence
 from training.data import (
     HOP_S,
     Purpose,
@@ -206,3 +206,17 @@ def test_a_short_recording_gives_padded_windows(
     for window, _ in cut:
         assert (window.start, window.stop) == (0, 600) and window.valid
         assert np.isnan(window.imu[:, 600:]).all()
+
+
+def test_wisdms_stairs_are_both_ways(tmp_path: Path) -> None:
+    """They train neither "climbing stairs" nor, as its negative, "descending stairs"."""
+    def stairs(corpus: str) -> WindowSet:
+        empty = np.zeros((0, 6, 1000), np.float16)
+        none = np.zeros(0, np.int32)
+        words = np.zeros(0, np.str_)
+        return WindowSet(corpus, empty, none, ("climbing stairs",), ("label",), words, words, none)
+
+    (both,) = stairs("wisdm").activities
+    assert compatible(both, activity_of("climbing stairs"))
+    assert compatible(both, activity_of("descending stairs"))
+    assert stairs("other").activities == (activity_of("climbing stairs"),)

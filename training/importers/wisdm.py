@@ -37,7 +37,7 @@ _PLACEMENTS = {"phone": "trouser pocket", "watch": "wrist"}
 _LABELS = {
     "A": "walking",
     "B": "jogging",
-    "C": "climbing stairs",
+    "C": "walking up and down stairs",
     "D": "sitting",
     "E": "standing",
     "F": "typing",
