@@ -172,7 +172,7 @@ def _run(args: Args) -> int:
                 if log:
                     log.append(prediction)
                 true_label = truth_of(truth, prediction.start_s, prediction.end_s)
-                run.count(prediction.best.label if prediction.best else None, true_label)
+                run.count(prediction, true_label)
                 display.show(prediction, true_label)
     except KeyboardInterrupt:
         interrupted = True
@@ -235,17 +235,20 @@ class _Tally:
         self._bank = bundle.bank
         self.windows = 0
         self.classified = 0
+        self.unknown = 0
         self.judged = 0
         self.right = 0
 
-    def count(self, label: str | None, truth: str | None) -> None:
+    def count(self, prediction: Prediction, truth: str | None) -> None:
         self.windows += 1
-        if label is None:
+        if prediction.best is None:
             return
         self.classified += 1
+        self.unknown += prediction.unknown
         if truth is not None:
             self.judged += 1
-            self.right += self._activity(label) == self._activity(truth)
+            agrees = self._activity(prediction.best.label) == self._activity(truth)
+            self.right += agrees and not prediction.unknown
 
     def _activity(self, label: str) -> int | str:
         """The bank's activity, so that "climbing stairs" agrees with "walking upstairs"."""
@@ -270,7 +273,8 @@ def _report(
         )
     if not run.windows:
         raise InputError("less than 1 s of signal without a gap: no window could be classified")
-    say(f"{run.windows} windows, {run.classified} classified")
+    unknown = f", {run.unknown} of them unknown" if run.unknown else ""
+    say(f"{run.windows} windows, {run.classified} classified{unknown}")
     if truth and run.judged:
         say(
             f"agrees with the truth in {run.right} of {run.judged} windows "

@@ -3,6 +3,9 @@
 Three things speak for a label: the cosine of the window's embedding with the label's own prototype;
 the activities that the encoder was trained on, whose probabilities are carried over to the label by
 the similarity of the texts (the bridge); and the posture that gravity shows.
+
+How a label compares with the others does not say that its activity is there. What does is presence:
+how close in text the labels come to what the window seems to be.
 """
 
 from __future__ import annotations
@@ -55,6 +58,9 @@ class Decision:
     bank_postures: NDArray[np.float64]
     """(A, 4) one-hot: the posture that each activity of the bank claims; the last: none."""
 
+    reject_below: float | None = None
+    """A window of less presence is unknown; None: none ever is."""
+
     @classmethod
     def parse(cls, manifest: dict[str, Any]) -> Decision | None:
         """The decision of a manifest; None if it has none (format 1).
@@ -80,6 +86,7 @@ class Decision:
             PostureTables.parse(posture),
             _number(record, "decision.temperature", above=0.0),
             _bank_postures(bank),
+            _reject_below(record),
         )
 
 
@@ -101,6 +108,15 @@ def _number(
         least = "above 0" if above == 0 else "of 0 or more"
         raise InputError(f"{path}: expected a number {least}{limits}, found {value!r}")
     return float(value)
+
+
+def _reject_below(record: dict[str, Any]) -> float | None:
+    if "reject" not in record:
+        return None
+    below: Any = _section(record, "reject").get("below")
+    if type(below) not in (int, float) or not -1 <= below <= 1:
+        raise InputError(f"decision.reject.below: expected a cosine, -1 to 1, found {below!r}")
+    return float(below)
 
 
 def _rows(rows: Any, bank_size: int) -> NDArray[np.intp]:
@@ -141,6 +157,9 @@ class LabelDecision:
     postures: NDArray[np.float64]
     """(L, 4) share of each posture, and of none, in each label; rows add up to 1."""
 
+    nearest: NDArray[np.float64]
+    """(V,) cosine of each activity of the vocabulary with the label that comes nearest to it."""
+
     @classmethod
     def between(
         cls,
@@ -163,6 +182,7 @@ class LabelDecision:
             vocabulary,
             transfer_matrix(vocabulary, prototypes, rule.bridge_temperature),
             _label_postures(rule.bank_postures, bank, prototypes, rows),
+            (_unit(vocabulary) @ _unit(prototypes).T).max(axis=1),
         )
 
     def scores(
@@ -171,24 +191,34 @@ class LabelDecision:
         vocabulary_cosine: NDArray[np.float64],
         segment: str,
         evidence: PostureEvidence | None,
-    ) -> NDArray[np.float64]:
-        """(L,) by which the labels are ranked; their softmax gives the probabilities.
+    ) -> tuple[NDArray[np.float64], float]:
+        """What the labels of a window are ranked by, and its presence.
 
         Args:
             log_probability: (L,) by the cosines of the labels' own prototypes.
             vocabulary_cosine: (V,) of the embedding with the vocabulary.
             segment: body segment that the device is worn on (`edge.posture.SEGMENTS`).
             evidence: the window's angles, where it has any.
+
+        Returns:
+            (L,) scores, whose softmax gives the probabilities; and the expected cosine, in text, of
+            what the window seems to be with the label that comes nearest to that, -1 to 1.
         """
         rule = self.rule
         odds = np.exp(rule.vocabulary_scale * (vocabulary_cosine - vocabulary_cosine.max()))
-        bridged = np.log(odds @ self.transfer / odds.sum() + _BRIDGE_FLOOR)
+        seems = odds / odds.sum()
+        bridged = np.log(seems @ self.transfer + _BRIDGE_FLOOR)
         posture = rule.tables.log_likelihood(self.postures, segment, evidence)
         weight = rule.bridge_weight
         score: NDArray[np.float64] = (
             (1 - weight) * log_probability + weight * bridged + rule.posture_weight * posture
         ) / rule.temperature
-        return score
+        return score, float(seems @ self.nearest)
+
+    def is_unknown(self, presence: float) -> bool:
+        """Whether a window of this presence is none of the labels."""
+        below = self.rule.reject_below
+        return below is not None and presence < below
 
 
 def transfer_matrix(

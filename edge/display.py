@@ -50,10 +50,12 @@ class JsonLines:
         record = {
             "start_s": round(prediction.start_s, 3),
             "end_s": round(prediction.end_s, 3),
-            "label": best and best.label,
+            "label": prediction.label,
             "similarity": best and round(best.similarity, 4),
             "probability": best and round(best.probability, 4),
             "top": [score._asdict() for score in prediction.top],
+            "presence": None if prediction.presence is None else round(prediction.presence, 4),
+            "unknown": prediction.unknown,
             "valid": prediction.valid,
             "missing": round(prediction.missing, 4),
             "rate_hz": round(prediction.rate_hz, 2),
@@ -84,15 +86,23 @@ class Changes:
         """Whether something changed, and the window's end since the stream's start."""
         if self._start_s is None:
             self._start_s = prediction.start_s
-        now = (prediction.best.label if prediction.best else None, truth)
+        now = (prediction.label, truth)
         changed, self._last = now != self._last, now
         return changed, prediction.end_s - self._start_s
+
+
+def unknown_text(prediction: Prediction) -> str:
+    """What is said of an unknown window; in brackets the label that comes closest."""
+    said = f"{prediction.label} ({prediction.top[0].label})"
+    return f"{said:<28}      presence {prediction.presence:.2f}"
 
 
 def line(prediction: Prediction, truth: str | None, at_s: float, with_truth: bool) -> str:
     """What a window says, at the stream's time of its end."""
     best = prediction.best
-    if best:
+    if prediction.unknown:
+        said = unknown_text(prediction)
+    elif best:
         said = f"{best.label:<28} {best.probability:.2f}"
     else:
         said = f"{'(not classified)':<28}      {prediction.why_not_valid()}"

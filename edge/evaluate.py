@@ -42,6 +42,9 @@ class Scored:
     truth: str
     """Label text of the segment it lies in."""
     said: str
+    """The best label, whether or not it fits."""
+    unknown: bool = False
+    """Whether none of the labels fits: `edge-run` would not say the best one."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -203,7 +206,8 @@ def score(
             if prediction.best is None:
                 not_valid += 1
             else:
-                scored.append(Scored(stream[0][0].subject, truth, prediction.best.label))
+                subject, best = stream[0][0].subject, prediction.best.label
+                scored.append(Scored(subject, truth, best, prediction.unknown))
         not_valid += len(truths) - len(predictions)
     return scored, not_valid
 
@@ -266,7 +270,8 @@ def _one_after_another(wearing: list[_Part]) -> Iterator[_Part]:
 
 
 def metrics(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy, macro-F1 with a bootstrap interval over subjects, per class, confusion matrix."""
+    """Accuracy, macro-F1 with a bootstrap interval over subjects, per class, confusion matrix; all
+    of the best labels, also where the window would be called unknown."""
     import numpy as np
 
     index = {name: i for i, name in enumerate(labels)}
@@ -285,6 +290,7 @@ def metrics(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]:
         "macro_f1_ci": [float(q) for q in np.quantile(resampled, [0.025, 0.975])],
         "n_windows": int(confusion.sum()),
         "n_subjects": len(subjects),
+        "unknown_fraction": sum(s.unknown for s in scored) / len(scored),
         "labels": list(labels),
         "per_class": {
             name: {
@@ -329,7 +335,8 @@ def _print_tables(result: dict[str, Any]) -> None:
         f"{result['corpus']}: {result['n_windows']} windows of {result['n_subjects']} subjects, "
         f"context {result['context']}, bundle {result['bundle']}\n"
         f"accuracy {result['accuracy']:.3f}   macro-F1 {result['macro_f1']:.3f} "
-        f"(95 % over subjects {low:.3f} to {high:.3f})",
+        f"(95 % over subjects {low:.3f} to {high:.3f})\n"
+        f"{result['unknown_fraction']:.1%} of the windows would be called unknown",
         highlight=False,
     )
     table = Table(

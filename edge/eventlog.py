@@ -3,6 +3,9 @@
 Write-ahead logging and one transaction a second at most: a crash loses at most the last second,
 and another program can read while this one writes. When the log can no longer be written (a full
 disk), logging stops with a warning and the stream goes on.
+
+The label of an unknown window is "unknown"; its similarity and probability are those of the best
+label, the first of its predictions.
 """
 
 from __future__ import annotations
@@ -132,7 +135,7 @@ class EventLog:
                 p.end_s,
                 _now(),
                 p.valid,
-                best and best.label,
+                p.label,
                 best and best.similarity,
                 best and best.probability,
                 p.missing,

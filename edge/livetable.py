@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from edge.display import Changes, clock, line
+from edge.display import Changes, clock, line, unknown_text
 from edge.pipeline import Prediction
 
 _RECENT_CHANGES = 8
@@ -54,4 +54,5 @@ def render(title: str, prediction: Prediction, at_s: float, recent: list[str]) -
         bar = "\N{BOX DRAWINGS HEAVY HORIZONTAL}" * round(24 * score.probability)
         table.add_row(Text(score.label), bar, f"{score.similarity:.2f}", f"{score.probability:.2f}")
     body = table if prediction.valid else Text(prediction.why_not_valid(), style="yellow")
-    return Group(Text(status, style="bold"), body, Text(), *(Text(r) for r in recent))
+    said = [Text(unknown_text(prediction), style="yellow")] if prediction.unknown else []
+    return Group(Text(status, style="bold"), *said, body, Text(), *(Text(r) for r in recent))

@@ -32,6 +32,9 @@ from firmware_bridge.samples import Samples
 DEFAULT_HOP_S = 1.0
 DEFAULT_TOP = 5
 
+UNKNOWN_LABEL = "unknown"
+"""What is said of a window that none of the labels fits."""
+
 _MAX_WAITING = 5_000
 """Samples that may wait for a window's end: 5 s at 1000 Hz. More would only cost memory."""
 
@@ -70,10 +73,24 @@ class Prediction:
     face_deg: float | None = None
     """Angle of the device's flat face from vertical, 0 to 90; None without a steady direction."""
 
+    presence: float | None = None
+    """How well the best fitting label fits, -1 to 1 (`edge.zeroshot.Verdict`); None when not valid
+    and where the bundle has no decision."""
+
+    unknown: bool = False
+    """Whether none of the labels fits."""
+
     @property
     def best(self) -> Score | None:
-        """The label, or None when not valid."""
+        """The best label, fitting or not; None when not valid."""
         return self.top[0] if self.top else None
+
+    @property
+    def label(self) -> str | None:
+        """What is said: the best label, or "unknown"; None when not valid."""
+        if self.unknown:
+            return UNKNOWN_LABEL
+        return self.top[0].label if self.top else None
 
     def why_not_valid(self) -> str:
         """One phrase for people."""
@@ -174,20 +191,22 @@ class Pipeline:
         embedding = self._bundle.encoder.embed(window.imu)
         inference_ms = (time.perf_counter() - began) * 1e3
         evidence = posture_evidence(window.imu, self._upright.reference_at(window.stop))
-        top = self._labels.classify(
+        verdict = self._labels.judge(
             embedding, self._bundle.logit_scale, self._top, self._segment, evidence
         )
         return Prediction(
             start_s,
             end_s,
             True,
-            top,
+            verdict.top,
             window.missing,
             rate_hz,
             inference_ms,
             embedding,
             evidence and evidence.tilt_deg,
             evidence and evidence.face_deg,
+            verdict.presence,
+            verdict.unknown,
         )
 
     def _rate(self, start_s: float, end_s: float, missing: float) -> float:

@@ -31,8 +31,22 @@ class Score(NamedTuple):
 
     probability: float
     """Share of the label in the softmax over the label set: how it compares with the other
-    labels, not whether the activity is present. A bundle's decision may rank the labels otherwise
-    than their similarities do; then so do the probabilities."""
+    labels, not whether the activity is present (`Verdict.presence`). A bundle's decision may rank
+    the labels otherwise than their similarities do; then so do the probabilities."""
+
+
+class Verdict(NamedTuple):
+    """What a label set says of one window."""
+
+    top: tuple[Score, ...]
+    """The best labels, best first, whether or not one of them fits."""
+
+    presence: float | None
+    """Expected cosine, in text, of what the window seems to be with the label that comes nearest to
+    that; None where the bundle has no decision."""
+
+    unknown: bool
+    """Whether none of the labels fits: presence is below the bundle's threshold."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,18 @@ class LabelSet:
         segment: str = UNKNOWN,
         evidence: PostureEvidence | None = None,
     ) -> tuple[Score, ...]:
-        """The `top` best labels of a window, best first.
+        """The `top` best labels of a window, best first: `judge`, forced to choose."""
+        return self.judge(embedding, logit_scale, top, segment, evidence).top
+
+    def judge(
+        self,
+        embedding: NDArray[np.float32],
+        logit_scale: float,
+        top: int,
+        segment: str = UNKNOWN,
+        evidence: PostureEvidence | None = None,
+    ) -> Verdict:
+        """The `top` best labels of a window, and whether one of them fits.
 
         Args:
             embedding: (D,) unit vector.
@@ -77,14 +102,17 @@ class LabelSet:
         cosine = (self._compared @ embedding).astype(np.float64)
         similarity = cosine[:n]
         score = logit_scale * (similarity - similarity.max())
+        presence, unknown = None, False
         if self.decision is not None:
             log_probability = score - np.log(np.exp(score).sum())
-            score = self.decision.scores(log_probability, cosine[n:], segment, evidence)
+            score, presence = self.decision.scores(log_probability, cosine[n:], segment, evidence)
+            unknown = self.decision.is_unknown(presence)
         odds = np.exp(score - score.max())
         probability = (odds / odds.sum()).tolist()
         best = (-score).argsort(kind="stable")[:top].tolist()
         similarities = similarity.tolist()
-        return tuple(Score(self.names[i], similarities[i], probability[i]) for i in best)
+        scores = tuple(Score(self.names[i], similarities[i], probability[i]) for i in best)
+        return Verdict(scores, presence, unknown)
 
 
 def prototype(captions: Sequence[str], encoder: TextEncoder) -> NDArray[np.float32]:

@@ -2,8 +2,10 @@
 
 The posture tables are counted (`training/posture_tables.py`). How much the bridge and the posture
 count, and how sure the probabilities are, is chosen on corpora that the given checkpoints were not
-trained on, as labels and devices of users are. What is chosen is the decision of the runtime
-(`edge/decision.py`): every score here comes out of `edge.zeroshot.LabelSet.classify`.
+trained on, as labels and devices of users are. So is the presence below which a window is unknown:
+what the label set lacks is played there by labels that are left out of it. What is chosen is the
+decision of the runtime (`edge/decision.py`): every score and presence here comes out of
+`edge.zeroshot.LabelSet`.
 
 Corpora of role "benchmark" are refused throughout.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -24,6 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from scipy.optimize import minimize_scalar
+from sklearn.metrics import roc_auc_score
 
 from edge.posture import POSTURES, SEGMENTS, UNKNOWN
 from firmware_bridge.errors import InputError
@@ -43,6 +47,19 @@ _BRIDGES = tuple(product((0.02, 0.03, 0.05, 0.1), (0.5, 1.0, 2.0)))
 
 _POSTURE_WEIGHTS = (0.0, 0.5, 1.0, 1.5)
 
+_FALSE_REJECTION = 0.05
+"""Share of the windows of wanted labels that may be called unknown."""
+
+_MIN_AUROC = 0.6
+"""Where presence tells less, by this, unknown windows from others (0.5: nothing), no threshold
+would mean anything."""
+
+_MAX_LEFT_OUT = 6
+"""Labels of a corpus, drawn with a fixed seed, that are left out in turn."""
+
+_MIN_UNKNOWN = 20
+"""Windows of a left-out label in a cell."""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `fit-decision` to `edge-train`'s commands."""
@@ -59,8 +76,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         nargs="+",
         default=[],
         metavar="CHECKPOINT:CORPUS[,CORPUS...]",
-        help="corpora of role train that the checkpoint was not trained on: weights and "
-        "temperature are chosen on them (default: no bridge, posture weight 1, no calibration)",
+        help="corpora of role train that the checkpoint was not trained on: weights, temperature "
+        "and what is unknown are chosen on them (default: no bridge, posture weight 1, no "
+        "calibration, nothing is unknown)",
     )
     add("--out", type=Path, required=True, metavar="FILE", help="the decision, as JSON")
     add("--cache", type=Path, help="folder of cut windows (default: `cache` beside OUT)")
@@ -85,6 +103,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     decision = decision_record(fit_tables(angles), choice, scale)
     decision["evidence"] = {"fitted_on": names, "heldout": [h.to_json() for h in heldout]}
     decision["evidence"] |= evidence
+    if heldout:
+        rejection = fit_rejection(heldout, choice, console)
+        decision["evidence"]["rejection"] = rejection
+        if _is_telling(rejection):
+            decision["reject"] = {"below": rejection["below"]}
     try:
         args.out.write_text(json.dumps(decision, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -220,6 +243,96 @@ def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dic
     return figures
 
 
+def fit_rejection(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dict[str, Any]:
+    """The presence below which a window is unknown, and what it is worth.
+
+    In each cell (a corpus and a placement) labels are left out of the label set in turn: their
+    windows are the unknowns then, the others the knowns. The threshold is what a fixed share of the
+    knowns lies below when nothing is left out, a mean over the cells.
+
+    Returns:
+        For the manifest: `below`; `auroc` of presence, `false_rejection` (share of the knowns,
+        nothing left out, that lie below) and `false_acceptance` (share of the unknowns that do
+        not), means over the labels of a cell and then over cells, None where no cell has a label to
+        leave out; and `cells`.
+    """
+    all_known = [(h, h.presence(choice)) for h in heldout]
+    quantiles = [
+        np.quantile(p[rows], _FALSE_REJECTION) for h, p in all_known for _, rows in h.cells()
+    ]
+    # Rounded down: many windows may share the one presence, and none is to lie below by rounding.
+    below = math.floor(np.mean(quantiles) * 1e4) / 1e4
+    cells = [
+        cell
+        for h, p in track(all_known, "leaving labels out", console=console, transient=True)
+        for cell in _rejection_cells(h, choice, p, below)
+    ]
+    means = {
+        figure: _mean([cell[figure] for cell in cells if cell[figure] is not None])
+        for figure in ("auroc", "false_rejection", "false_acceptance")
+    }
+    figures: dict[str, Any] = _rounded({"below": below, **means, "cells": cells})
+    console.print(_rejection_table(figures))
+    console.print(
+        f"a window of presence below {below:g} is unknown"
+        if _is_telling(figures)
+        else f"no window will be unknown: presence has no AUROC of {_MIN_AUROC:g} or more",
+        highlight=False,
+    )
+    return figures
+
+
+def _rejection_cells(
+    h: Heldout, choice: Choice, presence: NDArray[np.float64], below: float
+) -> list[dict[str, Any]]:
+    """What a threshold does in each placement; `presence` is that of nothing left out."""
+    without = {label: h.presence(choice, label) for label in _left_out(h)}
+    cells = []
+    for placement, rows in h.cells():
+        auroc, accepted = [], []
+        for label, presence_without in without.items():
+            if _has_unknowns(h.truth[rows], label):
+                known, p = h.truth[rows] != label, presence_without[rows]
+                auroc.append(float(roc_auc_score(known, p)))
+                accepted.append(float((p[~known] >= below).mean()))
+        cells.append(
+            {
+                "corpus": h.corpus,
+                "placement": placement,
+                "left_out": len(auroc),
+                "auroc": _mean(auroc),
+                "false_rejection": float((presence[rows] < below).mean()),
+                "false_acceptance": _mean(accepted),
+            }
+        )
+    return cells
+
+
+def _left_out(h: Heldout) -> list[int]:
+    """The labels of a corpus that are left out in turn."""
+    usable = [
+        label
+        for label in range(len(h.labels))
+        if any(_has_unknowns(h.truth[rows], label) for _, rows in h.cells())
+    ]
+    drawn: list[int] = np.random.default_rng(0).permutation(usable)[:_MAX_LEFT_OUT].tolist()
+    return sorted(drawn)
+
+
+def _has_unknowns(truth: NDArray[np.int64], label: int) -> bool:
+    """Whether leaving the label out leaves enough windows on either side."""
+    n = int((truth == label).sum())
+    return _MIN_UNKNOWN <= n < len(truth)
+
+
+def _is_telling(rejection: dict[str, Any]) -> bool:
+    return rejection["auroc"] is not None and bool(rejection["auroc"] >= _MIN_AUROC)
+
+
+def _mean(figures: Sequence[float]) -> float | None:
+    return float(np.mean(figures)) if figures else None
+
+
 def _rounded(figures: Any) -> Any:
     if isinstance(figures, dict):
         return {key: _rounded(value) for key, value in figures.items()}
@@ -238,6 +351,20 @@ def _cell_table(cells: Sequence[dict[str, Any]], means: dict[str, Any]) -> Table
             cell["placement"],
             str(cell["windows"]),
             *(f"{figure:.3f}" for figure in figures),
+        )
+    return table
+
+
+def _rejection_table(rejection: dict[str, Any]) -> Table:
+    columns = ("corpus", "placement", "labels left out", "AUROC", "false rejection")
+    table = Table(*columns, "false acceptance", title="unknown windows by presence, held out")
+    for cell in [*rejection["cells"], {"corpus": "mean", "placement": "", **rejection}]:
+        figures = (cell["auroc"], cell["false_rejection"], cell["false_acceptance"])
+        table.add_row(
+            cell["corpus"],
+            cell["placement"],
+            str(cell.get("left_out", "")),
+            *("" if figure is None else f"{figure:.3f}" for figure in figures),
         )
     return table
 

@@ -1,7 +1,7 @@
 """Windows of corpora that a checkpoint was not trained on, and all that decides on them.
 
-What is chosen here (`training/fit_decision.py`) is the decision of the runtime: every score comes
-out of `edge.zeroshot.LabelSet.classify`.
+What is chosen here (`training/fit_decision.py`) is the decision of the runtime: every score and
+presence comes out of `edge.zeroshot.LabelSet`.
 """
 
 from __future__ import annotations
@@ -103,6 +103,29 @@ class Heldout:
 
     def log_probabilities(self, choice: Choice) -> Matrix:
         """(N, L) as the runtime would give them with these weights."""
+        labels = self._label_set(choice)
+        segment = {p: segment_of(p) for p in np.unique(self.placement).tolist()}
+        n_labels = len(self.labels)
+        probability = np.empty((len(self.truth), n_labels))
+        for n, (embedding, evidence) in enumerate(zip(self.embeddings, self.evidence, strict=True)):
+            worn_on = segment[str(self.placement[n])]
+            for score in labels.classify(embedding, self.logit_scale, n_labels, worn_on, evidence):
+                probability[n, int(score.label)] = score.probability
+        return np.asarray(np.log(np.maximum(probability, np.finfo(np.float64).tiny)))
+
+    def presence(self, choice: Choice, left_out: int | None = None) -> NDArray[np.float64]:
+        """(N,) as the runtime would give it with these weights.
+
+        Args:
+            choice: the weights.
+            left_out: row of a label that nobody asked for; at least one other is needed.
+        """
+        labels = self._label_set(choice, left_out)
+        verdicts = [labels.judge(embedding, self.logit_scale, 1) for embedding in self.embeddings]
+        return np.array([verdict.presence for verdict in verdicts], np.float64)
+
+    def _label_set(self, choice: Choice, left_out: int | None = None) -> LabelSet:
+        """The labels, named by their rows, and the decision between them."""
         rule = replace(
             self.rule,
             vocabulary_scale=choice.vocabulary_factor * self.logit_scale,
@@ -111,18 +134,10 @@ class Heldout:
             posture_weight=choice.posture_weight,
             temperature=choice.temperature,
         )
-        decision = LabelDecision.between(rule, self.bank, self.prototypes, self.rows)
-        names = tuple(map(str, range(len(self.labels))))
-        labels = LabelSet(names, self.prototypes, ("",) * len(names), decision)
-        segment = {p: segment_of(p) for p in np.unique(self.placement).tolist()}
-        probability = np.empty((len(self.truth), len(names)))
-        for n, (embedding, evidence) in enumerate(zip(self.embeddings, self.evidence, strict=True)):
-            worn_on = segment[str(self.placement[n])]
-            for score in labels.classify(
-                embedding, self.logit_scale, len(names), worn_on, evidence
-            ):
-                probability[n, int(score.label)] = score.probability
-        return np.asarray(np.log(np.maximum(probability, np.finfo(np.float64).tiny)))
+        wanted = [row for row in range(len(self.labels)) if row != left_out]
+        prototypes, rows = self.prototypes[wanted], [self.rows[row] for row in wanted]
+        decision = LabelDecision.between(rule, self.bank, prototypes, rows)
+        return LabelSet(tuple(map(str, wanted)), prototypes, ("",) * len(wanted), decision)
 
     def cells(self) -> Iterator[tuple[str, NDArray[np.intp]]]:
         """Each placement and its windows."""

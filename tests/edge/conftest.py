@@ -46,6 +46,14 @@ def deciding_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def rejecting_folder(deciding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but whatever is done, it finds that no label fits."""
+    folder = Path(shutil.copytree(deciding_folder, tmp_path_factory.mktemp("rejects") / "bundle"))
+    edit(folder, lambda m: m["decision"].update(reject={"below": 1.0}))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def plain(plain_folder: Path) -> Bundle:
     return load_bundle(plain_folder)
 

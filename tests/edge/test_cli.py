@@ -75,6 +75,22 @@ def test_the_shipped_recording_beside_its_truth(capsys: pytest.CaptureFixture[st
     assert "50.0 Hz" in err and "agrees with the truth in" in err
 
 
+def test_an_unknown_window_is_never_right(
+    deciding_folder: Path, rejecting_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--replay", str(RECORDING), "--truth", str(TRUTH), "--no-log", "--bundle"]
+    assert main([*argv, str(deciding_folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "unknown" not in out + err and "agrees with the truth in 0 " not in err
+    forced, *_ = (line for line in err.splitlines() if line.endswith(" classified"))
+    assert main([*argv, str(rejecting_folder)]) == 0
+    out, err = capsys.readouterr()
+    n_classified = forced.split()[-2]
+    assert f"{forced}, {n_classified} of them unknown" in err
+    assert "agrees with the truth in 0 of " in err
+    assert "unknown (" in out
+
+
 def test_a_reset_clock_in_mid_file_keeps_what_was_logged(
     walk_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,42 @@ def test_the_decision_is_what_the_specification_says(
         np.testing.assert_allclose([s.similarity for s in top], cosines, atol=1e-6)
 
 
+def rejecting(below: float) -> LabelSet:
+    changed = manifest()
+    changed["decision"]["reject"] = {"below": below}
+    return label_set(changed)
+
+
+def test_presence_is_what_the_specification_says() -> None:
+    scale, a = decision_record(ROWS)["vocabulary"]["logit_scale"], BANK[ROWS]
+    nearest = (a @ PROTOTYPES.T).max(axis=1)
+    assert nearest[ROWS.index(3)] == pytest.approx(1) and nearest.min() < 0.6
+    plain = label_set()
+    for embedding in units(20, 2):
+        presence = softmax(scale * (a @ embedding)) @ nearest
+        verdict = plain.judge(embedding, 10.0, 4, "trunk", PostureEvidence(10, 95))
+        assert verdict.presence == pytest.approx(presence, rel=1e-4)
+        assert verdict.presence is not None and not verdict.unknown
+        above = rejecting(float(np.nextafter(verdict.presence, 1))).judge(embedding, 10.0, 4)
+        assert above.unknown and above.presence == verdict.presence
+        assert above.top == plain.classify(embedding, 10.0, 4)  # the forced choice stays
+        assert not rejecting(verdict.presence).judge(embedding, 10.0, 4).unknown
+
+
+def test_presence_falls_when_what_is_done_is_no_label() -> None:
+    rule = Decision.parse(manifest())
+    assert rule is not None
+    of_lying = []
+    for wanted in ([0, 1, 2, 3], [1, 2, 3]):
+        prototypes = PROTOTYPES[wanted]
+        decision = LabelDecision.between(rule, BANK, prototypes, [LABEL_ROWS[k] for k in wanted])
+        labels = LabelSet(tuple(map(str, wanted)), prototypes, (), decision)
+        of_lying.append(labels.judge(BANK[3], 10.0, 1).presence)
+    asked_for, left_out = of_lying
+    assert asked_for is not None and left_out is not None
+    assert asked_for > 0.9 and left_out < 0.7
+
+
 def test_posture_can_overrule_the_cosine() -> None:
     """Without evidence "a1" (upright) is ahead of "lying"; lying down turns that round."""
     changed = manifest()
@@ -117,6 +153,7 @@ def test_without_a_decision_it_is_the_softmax_of_the_cosines() -> None:
         assert [tuple(s) for s in got] == [
             (labels.names[i], cosine[i], (odds / odds.sum())[i]) for i in order
         ]
+        assert labels.judge(embedding, 20.0, 4) == (got, None, False)  # presence is not known
 
 
 def test_weights_of_nothing_leave_the_cosine() -> None:
@@ -158,6 +195,11 @@ def test_the_same_activity_is_found_in_prototypes_stored_as_float16() -> None:
         (lambda m: m["decision"]["posture"].pop("weight"), r"posture\.weight: .*found None"),
         (lambda m: m["decision"]["posture"].update(weight="2"), r"posture\.weight: .*found '2'"),
         (lambda m: m["decision"].update(temperature=float("nan")), r"decision\.temperature: "),
+        (lambda m: m["decision"].update(reject=None), r"decision\.reject: expected an object"),
+        (lambda m: m["decision"].update(reject={}), r"reject\.below: .* -1 to 1, found None"),
+        (lambda m: m["decision"].update(reject={"below": 1.1}), r"reject\.below: .* found 1\.1"),
+        (lambda m: m["decision"].update(reject={"below": True}), r"reject\.below: .* found True"),
+        (lambda m: m["decision"].update(reject={"below": float("nan")}), r"below: .* found nan"),
         (lambda m: m["label_bank"][4].update(posture="kneeling"), "'a4': posture 'kneeling' is"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -21,6 +22,10 @@ def prediction(start_s: float, label: str | None) -> Prediction:
     return Prediction(
         start_s, start_s + 5, label is not None, top, missing, 52, 1, None, tilt_deg, face_deg
     )
+
+
+def unknown(start_s: float, label: str) -> Prediction:
+    return replace(prediction(start_s, label), presence=0.12345, unknown=True)
 
 
 def test_lines_come_when_the_label_changes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +62,27 @@ def test_json_lines_hold_every_window(capsys: pytest.CaptureFixture[str]) -> Non
     assert bad["tilt_deg"] is None and bad["face_deg"] is None
     assert bad["valid"] is False and bad["label"] is None and bad["top"] == []
     assert bad["missing"] == 0.45
+    assert good["unknown"] is bad["unknown"] is False and good["presence"] is None
+
+
+def test_unknown_is_said_with_the_best_label_in_brackets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = make_display("lines", "x", with_truth=False)
+    lines.show(prediction(0, "walking"), None)
+    lines.show(unknown(1, "walking"), None)
+    lines.show(unknown(2, "sitting"), None)  # as unknown as before: no line
+    lines.show(prediction(3, "sitting"), None)
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert second.split()[1:] == ["unknown", "(walking)", "presence", "0.12"]
+    assert "unknown" not in first + third
+    make_display("jsonl", "x", with_truth=False).show(unknown(0, "walking"), None)
+    record = json.loads(capsys.readouterr().out)
+    assert (record["label"], record["unknown"], record["presence"]) == ("unknown", True, 0.1235)
+    assert [s["label"] for s in record["top"]] == ["walking", "other"]
+    console = Console(file=(out := io.StringIO()), width=100, force_terminal=False)
+    console.print(render("sim", unknown(0, "walking"), 65.0, []))
+    assert "unknown (walking)" in out.getvalue() and "other" in out.getvalue()
 
 
 def test_the_live_view_is_a_function_of_its_state() -> None:
@@ -64,6 +90,7 @@ def test_the_live_view_is_a_function_of_its_state() -> None:
     console = Console(file=out, width=100, force_terminal=False)
     console.print(render("sim", prediction(0, "walking"), 65.0, ["1:05.0  walking"]))
     text = out.getvalue()
+    assert "unknown" not in text
     assert "sim   1:05.0   52.0 Hz" in text and "0.31" in text and "0.82" in text
     assert text.index("walking") < text.index("other")
 

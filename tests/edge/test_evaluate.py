@@ -42,6 +42,9 @@ def test_metrics_and_their_interval() -> None:
     low, high = result["macro_f1_ci"]
     assert low <= result["macro_f1"] <= high and low < high
     assert result["per_class"]["a"]["n_windows"] == 8
+    assert result["unknown_fraction"] == 0
+    scored[0] = Scored("s1", "a", "a", unknown=True)
+    assert metrics(scored, ("a", "b")) == result | {"unknown_fraction": 0.1}
 
 
 def test_spans_lie_inside_their_segment() -> None:
@@ -68,6 +71,21 @@ def test_every_context_scores_the_same_windows(
     for key in ("accuracy", "macro_f1", "macro_f1_ci", "per_class", "confusion"):
         assert key in results[0]
     assert isinstance(results[0]["accuracy"], float) and isinstance(results[0]["macro_f1"], float)
+
+
+def test_unknown_windows_are_counted_and_scored_as_forced(
+    corpus: Path,
+    deciding_folder: Path,
+    rejecting_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = ["--corpus", str(corpus), "--bundle"]
+    forced = run(capsys, *argv, str(deciding_folder))
+    judged = run(capsys, *argv, str(rejecting_folder))
+    assert (forced["unknown_fraction"], judged["unknown_fraction"]) == (0, 1)
+    assert judged["confusion"] == forced["confusion"]
+    assert main([*argv, str(rejecting_folder)]) == 0
+    assert "100.0% of the windows would be called unknown" in capsys.readouterr().out
 
 
 @pytest.fixture

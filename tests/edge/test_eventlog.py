@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,18 @@ def test_every_window_is_there_with_all_that_was_said(tmp_path: Path) -> None:
     assert top == [(1, "walking", 0.8), (2, "sitting", 0.2)]
     (blob,) = db.execute("SELECT embedding_f16 FROM window WHERE id = 1").fetchone()
     np.testing.assert_allclose(np.frombuffer(blob, "<f2"), 0.001, rtol=1e-3)
+
+
+def test_an_unknown_window_keeps_what_was_ranked(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "log.db")
+    log.append(replace(prediction(1), presence=0.1, unknown=True))
+    log.close()
+    db = sqlite3.connect(log.path)
+    assert db.execute("SELECT valid, label, probability FROM window").fetchall() == [
+        (1, "unknown", 0.8)
+    ]
+    top = db.execute("SELECT rank, label FROM prediction ORDER BY rank").fetchall()
+    assert top == [(1, "walking"), (2, "sitting")]
 
 
 def test_sessions_are_appended(tmp_path: Path) -> None:

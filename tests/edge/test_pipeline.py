@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
@@ -103,6 +104,24 @@ def test_the_placement_and_the_posture_decide(deciding: Bundle) -> None:
 
     assert lying("belt") > lying(None) + 0.05
     assert lying("on the moon") == lying(None) == lying("wrist")  # its tables are flat
+
+
+def test_what_fits_no_label_is_unknown(deciding: Bundle) -> None:
+    labels = resolve_labels(["sitting", "swimming"], deciding)
+    samples = without(walk(20, 50), 8.0, 11.0)
+    forced = stream(deciding, labels, samples, [50])
+    presences = [p.presence for p in forced if p.presence is not None]
+    assert not any(p.unknown for p in forced)
+    assert [p.presence is not None for p in forced] == [p.valid for p in forced]
+    assert labels.decision is not None
+    rule = replace(labels.decision.rule, reject_below=float(np.median(presences)))
+    rejecting = replace(labels, decision=replace(labels.decision, rule=rule))
+    judged = stream(deciding, rejecting, samples, [50])
+    assert sum(p.unknown for p in judged) == len(presences) // 2 > 0
+    for a, b in zip(judged, forced, strict=True):
+        assert (a.top, a.presence) == (b.top, b.presence)
+        assert a.label == ("unknown" if a.unknown else b.label)
+        assert a.valid or (a.label is None and not a.unknown)
 
 
 def test_windows_come_as_soon_as_they_are_complete(bundle: Bundle, labels: LabelSet) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+import training.fit_decision
 import training.heldout
 from edge.decision import Decision
 from edge.posture import POSTURES, SEGMENTS, PostureEvidence
@@ -23,7 +24,13 @@ from firmware_bridge.samples import STANDARD_GRAVITY_MPS2
 from tests.conftest import walk
 from tests.training.conftest import HashedText
 from training.__main__ import main
-from training.fit_decision import _Parts, choose, expected_calibration_error
+from training.fit_decision import (
+    _left_out,
+    _Parts,
+    choose,
+    expected_calibration_error,
+    fit_rejection,
+)
 from training.heldout import Choice, Heldout, decision_record
 from training.model import EncoderConfig, ImuEncoder
 from training.posture_tables import Angles, _nested_weights, angles_of, fit_tables
@@ -206,10 +213,30 @@ def test_the_command_chooses_on_what_was_held_out(tmp_path: Path, hashed: None) 
     assert f1["posture"] > f1["cosine"] + 0.2 and f1["posture"] >= f1["bridge"]
     assert evidence["ece"]["after"] <= evidence["ece"]["before"] + 0.02
     assert [c["placement"] for c in evidence["cells"]] == ["left thigh"]
+    # No label has the 20 windows to be left out: nothing is known of the unknown.
+    assert evidence["rejection"]["auroc"] is None and "reject" not in decision
     # The runtime takes it, once a bundle has filled in the rows.
     decision["vocabulary"]["rows"] = [0]
     bank = [{"name": "walking", "posture": "upright"}]
     assert Decision.parse({"label_bank": bank, "decision": decision}) is not None
+
+
+@pytest.mark.parametrize(("auroc", "reject"), [(0.6, {"below": 0.25}), (0.59, None)])
+def test_a_threshold_ships_only_where_presence_tells(
+    tmp_path: Path,
+    hashed: None,
+    monkeypatch: pytest.MonkeyPatch,
+    auroc: float,
+    reject: dict[str, float] | None,
+) -> None:
+    figures = {"auroc": auroc, "below": 0.25}
+    monkeypatch.setattr(training.fit_decision, "choose", lambda *_: (Choice(), {}))
+    monkeypatch.setattr(training.fit_decision, "fit_rejection", lambda *_: figures)
+    held = write_poses(tmp_path / "held")
+    checkpoint = write_checkpoint(tmp_path / "run")
+    assert fit(tmp_path, held, "--heldout", f"{checkpoint}:{held}") == 0
+    decision = json.loads((tmp_path / "decision.json").read_text())
+    assert decision.get("reject") == reject and decision["evidence"]["rejection"] == figures
 
 
 def test_without_a_held_out_corpus_only_the_posture_counts(tmp_path: Path) -> None:
@@ -217,6 +244,7 @@ def test_without_a_held_out_corpus_only_the_posture_counts(tmp_path: Path) -> No
     decision = json.loads((tmp_path / "decision.json").read_text())
     assert decision["bridge"]["weight"] == 0 and decision["posture"]["weight"] == 1
     assert decision["temperature"] == 1 and decision["evidence"]["heldout"] == []
+    assert "reject" not in decision and "rejection" not in decision["evidence"]
 
 
 def test_a_label_outside_the_bank_and_falls(
@@ -367,3 +395,77 @@ def test_calibration_error() -> None:
     sure = np.log([[0.9, 0.1]] * 10)
     assert expected_calibration_error(sure, np.array([0] * 9 + [1])) == pytest.approx(0, abs=1e-9)
     assert expected_calibration_error(sure, np.array([0] * 4 + [1] * 6)) == pytest.approx(0.5)
+
+
+def softmax(z: NDArray[np.floating]) -> NDArray[np.float64]:
+    odds = np.exp(z.astype(float))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+
+def test_presence_with_and_without_a_label() -> None:
+    nothing = (None,) * len(TRUTH)
+    heldout = made_up(noisy(TRAINED[TRUTH]), TRUTH, unit(LABELS), unit(TRAINED), nothing)
+    v = softmax(20.0 * heldout.embeddings @ unit(TRAINED).T)  # twice the logit scale
+    cosine = unit(TRAINED) @ unit(LABELS).T
+    choice = Choice(vocabulary_factor=2.0, bridge_weight=0.5, posture_weight=1.0)
+    np.testing.assert_allclose(heldout.presence(choice), v @ cosine.max(axis=1), atol=1e-6)
+    without = np.delete(cosine, 1, axis=1).max(axis=1)
+    np.testing.assert_allclose(heldout.presence(choice, 1), v @ without, atol=1e-6)
+
+
+def test_a_threshold_is_found_where_presence_tells() -> None:
+    """Windows look more or less like something that is close to no label."""
+    vocabulary, nothing = np.concatenate([TRAINED, axes(8)]), (None,) * len(TRUTH)
+    odd = np.random.default_rng(1).uniform(0, 1.2, (len(TRUTH), 1)) * axes(8)
+    heldout = made_up(noisy(TRAINED[TRUTH] + odd), TRUTH, unit(LABELS), unit(vocabulary), nothing)
+    console = Console(file=(told := io.StringIO()), width=200)
+    rejection = fit_rejection([heldout], Choice(), console)
+    presence, cells = heldout.presence(Choice()), [rows for _, rows in heldout.cells()]
+    quantile = np.mean([np.quantile(presence[rows], 0.05) for rows in cells])
+    assert rejection["below"] == pytest.approx(quantile, abs=1e-4)
+    below = [(presence[rows] < rejection["below"]).mean() for rows in cells]
+    assert rejection["false_rejection"] == pytest.approx(np.mean(below), abs=1e-4)
+    assert rejection["false_rejection"] == pytest.approx(0.05, abs=0.02)
+    accepted = [
+        (heldout.presence(Choice(), label)[rows][TRUTH[rows] == label] >= rejection["below"]).mean()
+        for rows in cells
+        for label in range(3)
+    ]
+    assert rejection["false_acceptance"] == pytest.approx(np.mean(accepted), abs=1e-4)
+    assert rejection["auroc"] > 0.9 and rejection["false_acceptance"] < 0.2
+    assert [(c["placement"], c["left_out"]) for c in rejection["cells"]] == [
+        ("left thigh", 3), ("thigh", 3)
+    ]  # fmt: skip
+    assert f"presence below {rejection['below']:g} is unknown" in told.getvalue()
+
+
+def test_rounding_rejects_no_window() -> None:
+    """All windows have one presence, 0.514496: a threshold of 0.5145 would reject them all."""
+    trained, nothing = 0.6 * axes(0, 1, 2) + axes(5, 6, 7), (None,) * len(TRUTH)
+    heldout = made_up(noisy(trained[TRUTH]), TRUTH, unit(LABELS), unit(trained), nothing)
+    rejection = fit_rejection([heldout], Choice(), QUIET)
+    assert (rejection["below"], rejection["false_rejection"]) == (0.5144, 0)
+
+
+def test_presence_that_tells_nothing_is_told() -> None:
+    nothing = (None,) * len(TRUTH)
+    windows = noisy(axes(9)[np.zeros_like(TRUTH)])
+    heldout = made_up(windows, TRUTH, unit(LABELS), unit(TRAINED), nothing)
+    console = Console(file=(told := io.StringIO()), width=200)
+    rejection = fit_rejection([heldout], Choice(), console)
+    assert rejection["auroc"] == pytest.approx(0.5, abs=0.1)
+    assert "no window will be unknown" in told.getvalue()
+
+
+def test_few_labels_with_enough_windows_are_left_out() -> None:
+    counts = {0: 19, 1: 20, **dict.fromkeys(range(2, 9), 25)}
+    truth = np.repeat(list(counts), list(counts.values()))
+    made = made_up(noisy(LABELS[TRUTH]), TRUTH, unit(LABELS), unit(TRAINED), ())
+    labels = tuple(map(str, counts))
+    heldout = replace(made, truth=truth, labels=labels, placement=np.full(len(truth), "wrist"))
+    drawn = _left_out(heldout)
+    assert len(set(drawn)) == 6 and 0 not in drawn and drawn == _left_out(heldout)
+    few = replace(heldout, truth=truth[:39], placement=heldout.placement[:39])
+    assert _left_out(few) == [1]
+    alone = replace(heldout, truth=truth[truth == 2], placement=np.full(25, "wrist"))
+    assert _left_out(alone) == []  # no window of another label is left
