@@ -41,9 +41,11 @@ node instead of five."""
 IR_VERSION = 9
 """The ONNX file format of opset 20's time, for the same reason."""
 
-_QUANTIZED = ["MatMul", "Gemm"]
-"""Only matrix products are computed in int8: the patch convolution sees raw signal, whose range
-would cost it its small motions."""
+_QUANTIZED = ["MatMul"]
+"""Only the products on tokens are computed in int8. The patch convolution sees raw signal, whose
+range would cost it its small motions; a product on one vector a window (Gemm: the spectrum's and the
+last) takes longer to quantize than it saves, and the last one's error goes straight into the
+embedding."""
 
 _SMALLEST_STORED = 16
 """Constants with fewer elements stay as they are: a node to unpack them would take more room."""
@@ -86,11 +88,21 @@ def quantize_int8_dynamic(float32: Path, path: Path) -> None:
             str(float32),
             str(path),
             op_types_to_quantize=_QUANTIZED,
+            nodes_to_exclude=_products_on_one_vector(float32),
             weight_type=QuantType.QInt8,
             per_channel=True,
         )
     _store_small(path)
     _finish(path)
+
+
+def _products_on_one_vector(float32: Path) -> list[str]:
+    """The Gemm nodes, by the names that onnxruntime's quantizer gives them: it takes them apart into
+    MatMul and Add before it looks at the operators' types."""
+    nodes = onnx.load(str(float32)).graph.node
+    return [
+        f"{node.name}{tail}" for node in nodes if node.op_type == "Gemm" for tail in ("", "_MatMul")
+    ]
 
 
 def quantize_int8_static(float32: Path, path: Path, windows: NDArray[np.float32]) -> None:
@@ -106,6 +118,7 @@ def quantize_int8_static(float32: Path, path: Path, windows: NDArray[np.float32]
             _Calibration(windows),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_QUANTIZED,
+            nodes_to_exclude=_products_on_one_vector(float32),
             weight_type=QuantType.QInt8,
             per_channel=True,
             # Products of two activations (attention) stay float32.
