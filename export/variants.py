@@ -43,8 +43,8 @@ IR_VERSION = 9
 
 _QUANTIZED = ["MatMul"]
 """Only the products on tokens are computed in int8. The patch convolution sees raw signal, whose
-range would cost it its small motions; a product on one vector a window (Gemm: the spectrum's and the
-last) takes longer to quantize than it saves, and the last one's error goes straight into the
+range would cost it its small motions; a product on one vector a window (Gemm: the spectrum's and
+the last) takes longer to quantize than it saves, and the last one's error goes straight into the
 embedding."""
 
 _SMALLEST_STORED = 16
@@ -97,8 +97,8 @@ def quantize_int8_dynamic(float32: Path, path: Path) -> None:
 
 
 def _products_on_one_vector(float32: Path) -> list[str]:
-    """The Gemm nodes, by the names that onnxruntime's quantizer gives them: it takes them apart into
-    MatMul and Add before it looks at the operators' types."""
+    """The Gemm nodes, by the names that onnxruntime's quantizer gives them: it takes them apart
+    into MatMul and Add before it looks at the operators' types."""
     nodes = onnx.load(str(float32)).graph.node
     return [
         f"{node.name}{tail}" for node in nodes if node.op_type == "Gemm" for tail in ("", "_MatMul")
