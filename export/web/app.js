@@ -23,7 +23,7 @@ const view = new View(document);
 /**
  * What the page knows, for the console and the tests. `state` is loading, ready (nothing runs),
  * running or failed (no bundle); a prediction has startS, endS, valid, missing, rateHz,
- * inferenceMs, embedding and, best first, scores.
+ * inferenceMs, embedding, faceDeg, tiltDeg, scores (best first), presence and unknown.
  */
 const page = { state: "loading", bundle: null, labels: null, predictions: [] };
 window.auraEdge = page;
@@ -60,7 +60,7 @@ function showNotes(notes) {
 
 /**
  * Take the labels as they stand, or say why not; while they are being typed, an unknown one is
- * most likely unfinished. What has been embedded is named anew, without the encoder.
+ * most likely unfinished.
  */
 function useLabels({ typing = false } = {}) {
   try {
@@ -70,13 +70,19 @@ function useLabels({ typing = false } = {}) {
     return;
   }
   showError("labels-error", null);
-  for (const prediction of page.predictions) prediction.scores = scoresOf(prediction);
   view.order = page.labels.names;
+  nameAnew();
+}
+
+/** Decide again what has been embedded, without the encoder. */
+function nameAnew() {
+  for (const prediction of page.predictions) Object.assign(prediction, verdictOn(prediction));
   view.redraw();
 }
 
-function scoresOf({ valid, embedding }) {
-  return valid ? page.labels.classify(embedding) : [];
+function verdictOn(prediction) {
+  if (!prediction.valid) return { scores: [], presence: null, unknown: false };
+  return page.labels.classify(prediction, byId("placement").value);
 }
 
 /**
@@ -105,7 +111,7 @@ async function runToEnd(start, longest, signal) {
   const pipeline = new Pipeline(page.bundle);
   const take = (embedded) => {
     for (const window of embedded) {
-      page.predictions.push({ ...window, scores: scoresOf(window) });
+      page.predictions.push({ ...window, ...verdictOn(window) });
       view.redraw();
     }
   };
@@ -197,6 +203,7 @@ async function startLive() {
 byId("turned").checked = reportsOppositeSign();
 byId("labels").addEventListener("input", () => useLabels({ typing: true }));
 byId("labels").addEventListener("change", () => useLabels());
+byId("placement").addEventListener("change", nameAnew);
 byId("live").addEventListener("click", startLive);
 byId("file").addEventListener("change", ({ target }) => openFile(target.files[0]));
 for (const id of ["unit-acc", "unit-gyro", "unit-time"]) {
@@ -210,6 +217,7 @@ try {
   page.bundle = await loadBundle(address, say);
   byId("labels").value = page.bundle.manifest.default_labels.join(", ");
   useLabels();
+  byId("worn").hidden = !page.bundle.decision; // without one, the placement says nothing
   for (const id of ["labels", "file", "live"]) byId(id).disabled = false;
   say(`Ready: ${page.bundle.manifest.name}, ${page.bundle.manifest.label_bank.length} activities`);
   page.state = "ready";

@@ -1,10 +1,12 @@
 /** A bundle over HTTP: fetched, verified against its manifest, ready to embed windows. */
 
+import { Decision } from "./decision.js";
 import { InputError } from "./errors.js";
 import { readNpz } from "./npz.js";
 import { N_CHANNELS, SIGNAL, WINDOW_SAMPLES } from "./spec.js";
 
-const FORMAT_VERSION = 1;
+/** Version 2 may hold a `decision`; without one, a bundle decides as those of version 1 do. */
+const FORMAT_VERSION = 2;
 const RUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
 
 /** As in edge/bundle.py: int8 rounds otherwise on another machine, another encoder is far below. */
@@ -32,6 +34,11 @@ export async function loadBundle(url, progress = () => {}) {
         "label bank; export the bundle again.",
     );
   }
+  const prototypeOf = (row) => {
+    const [, width] = prototypes.shape;
+    return prototypes.data.subarray(row * width, (row + 1) * width);
+  };
+  const decision = readDecision(folder, manifest, prototypeOf);
   progress("Loading onnxruntime (14 MB, kept by the browser)");
   const embed = await openEncoder(encoder);
   // Bundles from before the self-test was introduced carry none.
@@ -39,31 +46,29 @@ export async function loadBundle(url, progress = () => {}) {
     const golden = await fetchVerified(folder, "golden.npz", manifest.files);
     await checkGolden(embed, await readArrays(golden, "golden.npz", ["imu", "embedding"]));
   }
-  return new Bundle(manifest, prototypes, embed);
+  return new Bundle(manifest, prototypeOf, decision, embed);
 }
 
-/** A verified bundle. `embed` maps a window (6 x 1000 floats) to its embedding. */
+/**
+ * A verified bundle. `prototype` gives the prototype of one activity, by its row; `decision` is
+ * what decides beside the cosine, if anything does; `embed` maps a window (6 x 1000 floats) to its
+ * embedding.
+ */
 class Bundle {
   /** Every name and alias of the label bank, normalised -> row of its prototype. */
   bank = new Map();
-  #prototypes;
 
-  constructor(manifest, prototypes, embed) {
+  constructor(manifest, prototype, decision, embed) {
     this.manifest = manifest;
+    this.prototype = prototype;
+    this.decision = decision;
     this.embed = embed;
     this.logitScale = manifest.logit_scale;
-    this.#prototypes = prototypes;
     manifest.label_bank.forEach((activity, row) => {
       for (const wording of [activity.name, ...activity.aliases]) {
         this.bank.set(normalised(wording), row);
       }
     });
-  }
-
-  /** The prototype of one activity. */
-  prototype(row) {
-    const [, width] = this.#prototypes.shape;
-    return this.#prototypes.data.subarray(row * width, (row + 1) * width);
   }
 }
 
@@ -101,6 +106,16 @@ async function readManifest(folder) {
     }
   }
   return manifest;
+}
+
+function readDecision(folder, manifest, prototypeOf) {
+  if (!("decision" in manifest)) return null;
+  try {
+    return new Decision(manifest, prototypeOf);
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    throw new InputError(`${folder}manifest.json: ${error.message}; export the bundle again.`);
+  }
 }
 
 async function download(url) {

@@ -2,6 +2,7 @@
 
 import { normalised } from "./bundle.js";
 import { InputError } from "./errors.js";
+import { dot, logSoftmax, softmax } from "./vectors.js";
 
 const N_HINTS = 4;
 const MIN_LIKENESS = 0.5;
@@ -23,31 +24,44 @@ export function resolveLabels(text, bundle) {
     }
     owner.set(row, label);
   }
-  return new LabelSet(labels, [...owner.keys()].map((row) => bundle.prototype(row)), bundle);
+  return new LabelSet(labels, [...owner.keys()], bundle);
 }
 
 /** The labels to choose from. */
 class LabelSet {
   #prototypes;
   #logitScale;
+  #decide; // null: the cosine alone decides
 
-  constructor(names, prototypes, bundle) {
+  constructor(names, rows, bundle) {
     this.names = names;
-    this.#prototypes = prototypes;
+    this.#prototypes = rows.map((row) => bundle.prototype(row));
     this.#logitScale = bundle.logitScale;
+    this.#decide = bundle.decision && bundle.decision.between(this.#prototypes, rows);
   }
 
-  /** All labels for one embedding, best first: {label, similarity, probability}. */
-  classify(embedding) {
-    const scores = this.#prototypes.map((prototype, i) => ({
+  /**
+   * What is said of one window of the pipeline, worn on a body segment: {scores, presence,
+   * unknown}. Scores are all labels, best first: {label, similarity, probability}; unknown says
+   * that none of them fits; presence is null where the bundle has no decision.
+   */
+  classify({ embedding, faceDeg, tiltDeg }, segment) {
+    const similarity = this.#prototypes.map((prototype) => dot(prototype, embedding));
+    let score = similarity.map((cosine) => this.#logitScale * cosine);
+    let presence = null;
+    let unknown = false;
+    if (this.#decide) {
+      const angles = { faceDeg, tiltDeg };
+      ({ score, presence, unknown } = this.#decide(logSoftmax(score), embedding, segment, angles));
+    }
+    const probability = softmax(score);
+    const best = [...score.keys()].sort((a, b) => score[b] - score[a]);
+    const scores = best.map((i) => ({
       label: this.names[i],
-      similarity: prototype.reduce((sum, value, k) => sum + value * embedding[k], 0),
+      similarity: similarity[i],
+      probability: probability[i],
     }));
-    const most = Math.max(...scores.map((s) => s.similarity));
-    const odds = scores.map((s) => Math.exp(this.#logitScale * (s.similarity - most)));
-    const total = odds.reduce((a, b) => a + b, 0);
-    scores.forEach((score, i) => (score.probability = odds[i] / total));
-    return scores.sort((a, b) => b.similarity - a.similarity);
+    return { scores, presence, unknown };
   }
 }
 

@@ -1,13 +1,19 @@
-/** The one path from samples to embeddings: resampler -> window -> encoder (edge/pipeline.py). */
+/**
+ * The one path from samples to what labels are decided by: resampler -> window -> encoder, and
+ * beside it the angles that show the posture (edge/pipeline.py).
+ */
 
+import { NO_EVIDENCE, postureEvidence } from "./posture.js";
 import { Resampler, countWhile } from "./resample.js";
 import { SIGNAL } from "./spec.js";
+import { UprightTracker } from "./upright.js";
 import { MAX_MISSING, WindowCutter } from "./window.js";
 
 /** All state of one stream. Await each `push` before the next, then `finish`. */
 export class Pipeline {
   resampler = new Resampler();
   #cutter = new WindowCutter();
+  #upright = new UprightTracker();
   #bundle;
   #measuredS = []; // times of the samples that coming windows may hold
 
@@ -29,7 +35,10 @@ export class Pipeline {
   }
 
   #cut(blocks) {
-    return blocks.flatMap((block) => this.#cutter.push(block));
+    return blocks.flatMap((block) => {
+      this.#upright.push(block);
+      return this.#cutter.push(block);
+    });
   }
 
   async #embed(windows) {
@@ -42,8 +51,11 @@ export class Pipeline {
       const began = performance.now();
       const embedding = valid ? await this.#bundle.embed(window.imu) : null;
       const inferenceMs = valid ? performance.now() - began : 0;
+      const angles = valid
+        ? postureEvidence(window.imu, this.#upright.referenceAt(window.stop))
+        : NO_EVIDENCE;
       const { missing } = window;
-      embedded.push({ startS, endS, valid, missing, rateHz, inferenceMs, embedding });
+      embedded.push({ startS, endS, valid, missing, rateHz, inferenceMs, embedding, ...angles });
     }
     return embedded;
   }

@@ -5,6 +5,7 @@ import { MAX_MISSING } from "./window.js";
 const N_BARS = 5;
 const SVG = "http://www.w3.org/2000/svg";
 const NOT_CLASSIFIED = "not classified";
+const UNKNOWN = "unknown";
 
 /** Minutes and seconds since the stream's start. */
 function clock(seconds) {
@@ -13,6 +14,12 @@ function clock(seconds) {
 
 const percent = (share) =>
   share > 0 && share < 0.005 ? "< 1 %" : `${(100 * share).toFixed(0)} %`;
+
+/** What is said of a window: a label, or that there is none. */
+function said({ valid, unknown, scores }) {
+  if (!valid) return NOT_CLASSIFIED;
+  return unknown ? UNKNOWN : scores[0].label;
+}
 
 /**
  * The result part of the page. It follows the newest window until the user chooses an older one,
@@ -92,13 +99,17 @@ export class View {
 
   #drawWindow(prediction) {
     const originS = this.#predictions[0].startS;
-    const { startS, endS, valid, missing, rateHz, inferenceMs, scores } = prediction;
+    const { startS, endS, valid, unknown, missing, rateHz, inferenceMs, scores } = prediction;
     this.moment.textContent = `${clock(startS - originS)} to ${clock(endS - originS)}`;
-    this.label.textContent = valid ? scores[0].label : NOT_CLASSIFIED;
-    this.label.classList.toggle("none", !valid);
+    this.label.textContent = said(prediction);
+    this.label.classList.toggle("none", !valid || unknown);
     this.bars.replaceChildren(...scores.slice(0, N_BARS).map(bar));
+    const measured = `${rateHz.toFixed(1)} Hz, ${percent(missing)} missing`;
+    const fit = unknown
+      ? `none of the labels fits (presence ${prediction.presence.toFixed(2)}), `
+      : "";
     this.detail.textContent = valid
-      ? `${rateHz.toFixed(1)} Hz, ${percent(missing)} missing, encoder ${inferenceMs.toFixed(1)} ms`
+      ? `${fit}${measured}, encoder ${inferenceMs.toFixed(1)} ms`
       : `${percent(missing)} of the window is missing (limit ${percent(MAX_MISSING)})`;
   }
 
@@ -106,19 +117,20 @@ export class View {
   #drawLanes(index) {
     const shown = this.#predictions.slice(this.#first);
     const lanes = new Map();
-    shown.forEach(({ valid, scores }, i) => {
-      const name = valid ? scores[0].label : NOT_CLASSIFIED;
-      const height = valid ? scores[0].probability : 1;
+    shown.forEach((prediction, i) => {
+      const name = said(prediction);
+      const labelled = prediction.valid && !prediction.unknown;
+      const height = labelled ? prediction.scores[0].probability : 1;
       lanes.set(name, `${lanes.get(name) ?? ""}M${i} 1v${-height.toFixed(3)}h1V1z`);
     });
-    const sorted = [...this.order, NOT_CLASSIFIED].filter((name) => lanes.has(name));
-    const current = this.#predictions[index];
-    const chosen = current.valid ? current.scores[0].label : NOT_CLASSIFIED;
+    const none = [UNKNOWN, NOT_CLASSIFIED];
+    const sorted = [...this.order, ...none].filter((name) => lanes.has(name));
+    const chosen = said(this.#predictions[index]);
     this.lanes.replaceChildren(
       ...sorted.map((name) => {
         const row = element("div", "lane", element("span", "", name));
         row.classList.toggle("chosen", name === chosen);
-        row.classList.toggle("missing", name === NOT_CLASSIFIED);
+        row.classList.toggle("missing", none.includes(name));
         row.firstChild.title = name;
         const svg = svgElement("svg", {
           viewBox: `0 0 ${shown.length} 1`,

@@ -2,7 +2,7 @@
 
 Agreement with Python is exact up to the encoder: the windows are the same bits (up to 200 Hz).
 onnxruntime-web is another build of onnxruntime, so its embeddings may differ by what int8 rounding
-makes of it: the tolerances below say how much.
+makes of it: the tolerances below say how much. What is decided from an embedding is exact again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,15 @@ import pytest
 from edge.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from edge.labels import resolve_labels
 from edge.pipeline import Pipeline, Prediction
+from edge.posture import SEGMENTS, UNKNOWN, PostureEvidence, posture_evidence
 from edge.recording import open_recording
 from edge.resample import Resampler
+from edge.upright import UprightTracker
 from edge.window import WindowCutter, every_hop
+from edge.zeroshot import LabelSet
 from firmware_bridge.samples import Samples
-from tests.conftest import RECORDING, REPO, walk, without, write_csv
+from tests.conftest import RECORDING, REPO, walk, with_decision, without, write_csv
+from tests.edge.conftest import edit
 
 pytest.importorskip("selenium", reason="selenium is not installed (pip install '.[dev]')")
 from selenium import webdriver
@@ -45,6 +50,27 @@ LABELS = ("walking", "climbing stairs", "descending stairs", "sitting", "standin
 MIN_COSINE = 0.999
 MAX_SIMILARITY_ERROR = 0.01
 MIN_AGREEMENT = 0.99
+MAX_PROBABILITY_ERROR = 1e-4
+MAX_ANGLE_ERROR_DEG = 0.1
+
+CENTRES_DEG = {
+    "face": {
+        "trunk": (5, 15, 60),
+        "thigh": (10, 50, 35),
+        "arm": (20, 60, 40),
+        "shank": (5, 25, 65),
+        "unknown": (10, 35, 45),
+    },
+    "tilt": {
+        "trunk": (5, 25, 85),
+        "thigh": (8, 68, 85),
+        "arm": (10, 50, 80),
+        "shank": (8, 30, 85),
+        "unknown": (8, 40, 85),
+    },
+}
+"""Where the angles of upright, sitting and lying gather in the tables of `deciding`: no two tables
+or rows are the same, so that none can be taken for another."""
 
 PATIENCE_S = 120
 """Until a page that hangs is given up; nothing is measured by it."""
@@ -125,6 +151,20 @@ class Page:
             labels,
         )
 
+    def choose_placement(self, segment: str) -> None:
+        self.js(
+            "const field = document.getElementById('placement'); field.value = arguments[0];"
+            "field.dispatchEvent(new Event('change'));",
+            segment,
+        )
+
+    def slide_to(self, window: int) -> None:
+        self.js(
+            "const slider = document.getElementById('slider'); slider.value = arguments[0];"
+            "slider.dispatchEvent(new Event('input'));",
+            window,
+        )
+
     def choose_file(self, path: Path) -> None:
         self.driver.find_element(By.ID, "file").send_keys(str(path))
         self.wait_until_ready()
@@ -178,18 +218,74 @@ def bundle() -> Bundle:
     return load_bundle(DEFAULT_BUNDLE)
 
 
-def in_python(bundle: Bundle, chunks: Iterator[Samples]) -> list[Prediction]:
-    pipeline = Pipeline(bundle, resolve_labels(list(LABELS), bundle))
+def changed_bundle(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The shipped bundle with another manifest."""
+    shutil.copytree(DEFAULT_BUNDLE, folder)
+    edit(folder, change)
+    return folder
+
+
+def decide(manifest: dict[str, Any]) -> None:
+    """Give a manifest a decision with tables as a fit could have made them."""
+    manifest.update(with_decision(manifest))
+    # So blunt a bridge that a label among the activities would not get all of its own anyway.
+    manifest["decision"]["bridge"] = {"weight": 0.5, "temperature": 0.3}
+    rows = manifest["decision"]["vocabulary"]["rows"]
+    bank = [activity["name"] for activity in manifest["label_bank"]]
+    rows += {bank.index("walking"), bank.index("lying")} - set(rows)
+    posture = manifest["decision"]["posture"]
+    for angle, highest_deg in (("face", 90), ("tilt", 180)):
+        edges = np.arange(0, highest_deg + 1, 10)
+        posture[f"{angle}_edges_deg"] = edges.tolist()
+        for segment, centres in CENTRES_DEG[angle].items():
+            away = (edges[:-1] + 5 - np.array(centres)[:, None]) / 20
+            likely = np.exp(-(away**2)) + 0.02
+            posture[angle][segment] = (likely / likely.sum(axis=1, keepdims=True)).tolist()
+
+
+@pytest.fixture(scope="module")
+def deciding(site: Site) -> Bundle:
+    """At /extra/deciding; half of the recording is unknown to it."""
+    folder = changed_bundle(site.extra / "deciding", decide)
+    presence = [p.presence for p in in_python(load_bundle(folder), iter([the_recording()]))]
+    below = float(np.median([p for p in presence if p is not None]))
+    edit(folder, lambda m: m["decision"].update(reject={"below": below}))
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def plain(site: Site) -> Bundle:
+    """At /extra/plain: of format 1."""
+
+    def undecide(manifest: dict[str, Any]) -> None:
+        manifest.pop("decision", None)
+        manifest["format_version"] = 1
+
+    return load_bundle(changed_bundle(site.extra / "plain", undecide))
+
+
+def in_python(
+    bundle: Bundle, chunks: Iterator[Samples], placement: str | None = None
+) -> list[Prediction]:
+    pipeline = Pipeline(bundle, resolve_labels(list(LABELS), bundle), placement=placement)
     predictions = [p for samples in chunks for p in pipeline.push(samples)]
     return predictions + pipeline.finish()
 
 
-def of_file(bundle: Bundle, path: Path) -> list[Prediction]:
-    return in_python(bundle, open_recording(path).chunks)
+def of_file(bundle: Bundle, path: Path, placement: str | None = None) -> list[Prediction]:
+    return in_python(bundle, open_recording(path).chunks, placement)
 
 
-def assert_same(found: list[dict[str, Any]], expected: list[Prediction]) -> None:
-    """Times, validity and rates are the same, embeddings and similarities within tolerance."""
+def the_recording() -> Samples:
+    return Samples.joined(list(open_recording(RECORDING).chunks))
+
+
+def assert_same(
+    found: list[dict[str, Any]], expected: list[Prediction], bundle: Bundle, segment: str = UNKNOWN
+) -> None:
+    """Times, validity and rates are the same, angles, embeddings and similarities within
+    tolerance; what is decided from the page's embeddings is what the runtime decides from them."""
+    labels = resolve_labels(list(LABELS), bundle)
     assert len(found) == len(expected) > 0
     agree = 0
     for here, there in zip(found, expected, strict=True):
@@ -198,6 +294,8 @@ def assert_same(found: list[dict[str, Any]], expected: list[Prediction]) -> None
         assert here["missing"] == pytest.approx(there.missing, abs=1e-12)
         assert here["rateHz"] == pytest.approx(there.rate_hz, rel=1e-9)
         assert here["valid"] == there.valid
+        assert here["faceDeg"] == pytest.approx(there.face_deg, abs=MAX_ANGLE_ERROR_DEG)
+        assert here["tiltDeg"] == pytest.approx(there.tilt_deg, abs=MAX_ANGLE_ERROR_DEG)
         if there.embedding is None or there.best is None:
             assert here["embedding"] is None and here["scores"] == []
             agree += 1
@@ -209,8 +307,33 @@ def assert_same(found: list[dict[str, Any]], expected: list[Prediction]) -> None
                 score.similarity, abs=MAX_SIMILARITY_ERROR
             )
         assert sum(s["probability"] for s in here["scores"]) == pytest.approx(1)
+        assert_decided(here, labels, bundle.logit_scale, segment, evidence_of(there))
         agree += here["scores"][0]["label"] == there.best.label
     assert agree >= MIN_AGREEMENT * len(expected)
+
+
+def evidence_of(prediction: Prediction) -> PostureEvidence | None:
+    if prediction.face_deg is None:
+        return None
+    return PostureEvidence(prediction.face_deg, prediction.tilt_deg)
+
+
+def assert_decided(
+    here: dict[str, Any],
+    labels: LabelSet,
+    logit_scale: float,
+    segment: str,
+    evidence: PostureEvidence | None,
+) -> None:
+    """The page says of a window what the runtime would, given the same embedding."""
+    embedding = np.array(here["embedding"], np.float32)
+    verdict = labels.judge(embedding, logit_scale, len(LABELS), segment, evidence)
+    assert [s["label"] for s in here["scores"]] == [s.label for s in verdict.top]
+    assert [s["probability"] for s in here["scores"]] == pytest.approx(
+        [s.probability for s in verdict.top], abs=MAX_PROBABILITY_ERROR
+    )
+    assert here["presence"] == pytest.approx(verdict.presence, abs=MAX_PROBABILITY_ERROR)
+    assert here["unknown"] == verdict.unknown
 
 
 def csv_of(path: Path, samples: Samples) -> Path:
@@ -266,21 +389,190 @@ def test_windows_are_those_of_the_runtime(page: Page, rate_hz: float, gyro: bool
             np.testing.assert_allclose(window, there, rtol=0, atol=1e-5)
 
 
-def test_a_recording_is_named_as_by_the_runtime(page: Page, bundle: Bundle, tmp_path: Path) -> None:
-    page.choose_file(RECORDING)
+def references_in_python(samples: Samples, last: int) -> list[list[float] | None]:
+    resampler, tracker = Resampler(), UprightTracker()
+    for block in resampler.push(samples) + resampler.finish():
+        tracker.push(block)
+    references = [tracker.reference_at(index) for index in range(0, last, 100)]
+    return [None if r is None else r.tolist() for r in references]
+
+
+def turned(samples: Samples, deg: float) -> Samples:
+    """With the device turned about its x axis; without gyroscope."""
+    c, s = np.cos(np.radians(deg)), np.sin(np.radians(deg))
+    return Samples(
+        samples.t_s, samples.acc_mps2 @ np.array([[1, 0, 0], [0, c, s], [0, -s, c]]), None
+    )
+
+
+def test_the_upright_direction_is_that_of_the_runtime(page: Page) -> None:
+    """Walking with a lost packet; after a long gap, with the device worn otherwise; at rest upside
+    down, which drops what was known; walking again. In chunks of 61 samples."""
+    resting = walk(25, 50, seed=2)
+    resting.acc_mps2[:] = [0, 0, 9.8]
+    samples = Samples.joined(
+        [
+            turned(without(walk(30, 50), 20.0, 20.6), 0),
+            turned(walk(22, 50, seed=1).shifted(42.3), 75),
+            turned(resting.shifted(64.3), 235),
+            turned(walk(20, 50, seed=3).shifted(89.3), 235),
+        ]
+    )
+    last = 109 * 200
+    found = page.js_async(
+        """
+        const { Resampler } = await import("/export/web/resample.js");
+        const { UprightTracker } = await import("/export/web/upright.js");
+        const [tS, channels, last] = args;
+        const resampler = new Resampler();
+        const tracker = new UprightTracker();
+        for (let at = 0; at < tS.length; at += 61) {
+          const piece = (column) => column.slice(at, at + 61);
+          const samples = { tS: piece(tS), channels: channels.map(piece) };
+          for (const block of resampler.push(samples)) tracker.push(block);
+        }
+        for (const block of resampler.finish()) tracker.push(block);
+        const references = [];
+        for (let i = 0; i < last; i += 100) references.push(tracker.referenceAt(i));
+        return references;
+        """,
+        samples.t_s.tolist(),
+        samples.acc_mps2.T.tolist(),
+        last,
+    )
+    expected = references_in_python(samples, last)
+    known = [r is not None for r in expected]
+    assert np.count_nonzero(np.diff(known)) == 3, "known, dropped, known again"
+    for here, there in zip(found, expected, strict=True):
+        assert here == (there if there is None else pytest.approx(there, abs=1e-9))
+
+
+def test_the_evidence_is_that_of_the_runtime(page: Page, deciding: Bundle) -> None:
+    """Windows whose last second points ever further away, lacks ever more, or that are too light
+    to be gravity; and the tables at the edges of their bins."""
+    windows = []
+    for turn_deg in (0, 20, 24, 30, 31, 33, 60):
+        for missing in (0, 100, 101, 200):
+            for length in (9.8, 2.1, 1.9):
+                angle = np.radians(np.repeat([10, 10, 10, 10, 10 + turn_deg], 200))
+                imu = np.full((6, 1000), 0.1, np.float32)
+                imu[1], imu[2] = length * np.cos(angle), -length * np.sin(angle)
+                imu[:, 1000 - missing :] = np.nan
+                windows.append(imu)
+    upright = np.array([0.0, 0.6, 0.8])
+    angles = [
+        (float(deg), None if of == "face" else float(deg))
+        for of, highest in (("face", 90), ("tilt", 180))
+        for deg in (*range(0, highest + 1, 10), 9.99, highest - 0.01)
+    ]
+    found, ratios = page.js_async(
+        """
+        const { PostureTables, postureEvidence } = await import("/export/web/posture.js");
+        const [windows, upright, tables, angles] = args;
+        const read = new PostureTables(tables);
+        const imu = (rows) => Float32Array.from(rows.flat(), (value) => value ?? NaN);
+        return [
+          windows.map((rows, i) => postureEvidence(imu(rows), i % 2 ? upright : null)),
+          angles.map(([faceDeg, tiltDeg]) => read.ratios("thigh", { faceDeg, tiltDeg })),
+        ];
+        """,
+        [[[None if np.isnan(v) else float(v) for v in row] for row in imu] for imu in windows],
+        upright.tolist(),
+        deciding.manifest["decision"]["posture"],
+        angles,
+    )
+    expected = [posture_evidence(imu, upright if i % 2 else None) for i, imu in enumerate(windows)]
+    assert 0.2 < np.mean([evidence is None for evidence in expected]) < 0.8
+    for here, there in zip(found, expected, strict=True):
+        face_deg, tilt_deg = there or (None, None)
+        assert here["faceDeg"] == pytest.approx(face_deg, abs=1e-6)
+        assert here["tiltDeg"] == pytest.approx(tilt_deg, abs=1e-6)
+    assert deciding.decision is not None
+    for here, (face_deg, tilt_deg) in zip(ratios, angles, strict=True):
+        likelihood = deciding.decision.tables.log_likelihood(
+            np.eye(4), "thigh", PostureEvidence(face_deg, tilt_deg)
+        )
+        np.testing.assert_allclose(np.log(here), likelihood, rtol=1e-9, atol=1e-9)
+
+
+def rolled(samples: Samples, start_s: float) -> Samples:
+    """What comes from a time on first, then what came before it."""
+    first = int(np.searchsorted(samples.t_s, start_s))
+    assert samples.gyro_rads is not None
+    return Samples(
+        samples.t_s,
+        np.roll(samples.acc_mps2, -first, axis=0),
+        np.roll(samples.gyro_rads, -first, axis=0),
+    )
+
+
+def test_a_recording_is_decided_as_by_the_runtime(
+    page: Page, deciding: Bundle, tmp_path: Path
+) -> None:
+    """The recording from 100 s on, then what comes before: sitting and lying while only the face
+    angle is known, then walking, then sitting and lying with a known upright direction."""
+    path = csv_of(tmp_path / "rolled.csv", rolled(the_recording(), 100))
+    page.open("?bundle=/extra/deciding")
+    page.type_labels(", ".join(LABELS))
+    page.choose_placement("trunk")
+    page.choose_file(path)
+    assert page.text("error") == ""
+    found, expected = page.predictions(), of_file(deciding, path, "waist")
+    assert_same(found, expected, deciding, "trunk")
+
+    labels = resolve_labels(list(LABELS), deciding)
+    assert labels.decision is not None
+    rule = replace(labels.decision.rule, bridge_weight=0.0)
+    unbridged = replace(labels, decision=replace(labels.decision, rule=rule))
+    changed = {"face": 0, "tilt": 0, "bridge": 0}
+    for p in expected:
+        assert p.embedding is not None and p.best is not None
+        evidence, scale = evidence_of(p), deciding.logit_scale
+        if evidence is not None:
+            (plain,) = labels.classify(p.embedding, scale, 1, "trunk")
+            by = "face" if evidence.tilt_deg is None else "tilt"
+            changed[by] += plain.label != p.best.label
+        (plain,) = unbridged.classify(p.embedding, scale, 1, "trunk", evidence)
+        changed["bridge"] += plain.label != p.best.label
+    assert all(changed.values()), changed
+
+    unknown = [p["unknown"] for p in found]
+    assert 5 < sum(unknown) < len(found) - 5
+    page.slide_to(unknown.index(True))
+    page.wait_for("return document.getElementById('label').textContent === 'unknown'")
+    assert "none of the labels fits (presence 0." in page.text("detail")
+
+    # Another placement decides anew what was embedded.
+    options = page.js(
+        "return [...document.querySelectorAll('#placement option')].map(o => o.value)"
+    )
+    assert sorted(options) == sorted(SEGMENTS)
+    for segment in options:
+        page.choose_placement(segment)
+        for here, there in zip(page.predictions(), expected, strict=True):
+            assert_decided(here, labels, deciding.logit_scale, segment, evidence_of(there))
+
+
+def test_a_bundle_of_format_1_is_decided_by_the_cosine(
+    page: Page, plain: Bundle, tmp_path: Path
+) -> None:
+    page.open("?bundle=/extra/plain")
+    page.type_labels(", ".join(LABELS))
+    assert not page.driver.find_element(By.ID, "placement").is_displayed()
+    header, *rows = RECORDING.read_text().splitlines()
+    path = tmp_path / "walkthrough.csv"
+    path.write_text("\n".join([header, *rows[6000:8000], ""]))
+    page.choose_file(path)
     assert page.text("error") == ""
     assert page.text("status").startswith("walkthrough.csv: 50.0 Hz, time time in s, acc gFx.. in")
-    expected = of_file(bundle, RECORDING)
-    assert_same(page.predictions(), expected)
+    expected = of_file(plain, path)
+    assert_same(page.predictions(), expected, plain)
     # What is shown is the newest window; the slider shows any other one.
     page.wait_for("return document.getElementById('label').textContent !== ''")
-    assert page.text("label") == page.predictions()[-1]["scores"][0]["label"]
-    page.js(
-        "const slider = document.getElementById('slider'); slider.value = 0;"
-        "slider.dispatchEvent(new Event('input'));"
-    )
+    assert page.text("label") == expected[-1].label
+    page.slide_to(0)
     page.wait_for("return document.getElementById('moment').textContent === '0:00.0 to 0:05.0'")
-    assert expected[0].best and page.text("label") == expected[0].best.label
+    assert page.text("label") == expected[0].label
     assert len(page.driver.find_elements(By.CSS_SELECTOR, "#bars li")) == 5
     page.driver.save_screenshot(str(tmp_path / "page.png"))
 
@@ -292,8 +584,8 @@ def test_other_labels_rename_what_was_embedded(page: Page, tmp_path: Path) -> No
     assert all({s["label"] for s in of_window} == {"swimming", "Lying"} for of_window in scores)
 
 
-def test_nothing_is_asked_of_another_host(page: Page, site: Site) -> None:
-    page.choose_file(RECORDING)
+def test_nothing_is_asked_of_another_host(page: Page, site: Site, tmp_path: Path) -> None:
+    page.choose_file(csv_of(tmp_path / "walk.csv", walk(8, 50)))
     asked = page.js("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert any(address.endswith(".wasm") for address in asked)
     assert all(address.startswith((f"{site.url}/", "data:")) for address in asked)
@@ -304,13 +596,9 @@ def test_a_gap_makes_the_same_windows_invalid(page: Page, bundle: Bundle, tmp_pa
     page.choose_file(path)
     expected = of_file(bundle, path)
     assert {p.valid for p in expected} == {True, False}
-    assert_same(page.predictions(), expected)
+    assert_same(page.predictions(), expected, bundle)
     invalid = [p.valid for p in expected].index(False)
-    page.js(
-        "const slider = document.getElementById('slider'); slider.value = arguments[0];"
-        "slider.dispatchEvent(new Event('input'));",
-        invalid,
-    )
+    page.slide_to(invalid)
     page.wait_for("return document.getElementById('label').textContent === 'not classified'")
     assert "of the window is missing (limit 20 %)" in page.text("detail")
 
@@ -322,7 +610,7 @@ def test_a_short_recording_without_gyroscope_is_padded(
     rows = np.column_stack([samples.t_s * 1e3, samples.acc_mps2 / 9.80665])
     path = write_csv(tmp_path / "short.csv", "Time (ms),Acc X (g),Acc Y (g),Acc Z (g)", rows)
     page.choose_file(path)
-    assert_same(page.predictions(), of_file(bundle, path))
+    assert_same(page.predictions(), of_file(bundle, path), bundle)
     assert "no gyroscope columns" in page.text("notes")
 
 
@@ -392,16 +680,13 @@ def dispatch_motion(page: Page, samples: Samples, acc_sign: float) -> None:
 @pytest.mark.parametrize("turned", [False, True])
 def test_motion_events_reach_a_label(page: Page, bundle: Bundle, turned: bool) -> None:
     """The recording's walking, as a browser would report it; `turned`, as Safari would."""
-    chunks = list(open_recording(RECORDING).chunks)
-    t = np.concatenate([c.t_s for c in chunks])
-    acc = np.concatenate([c.acc_mps2 for c in chunks])
-    gyro = np.concatenate([c.gyro_rads for c in chunks if c.gyro_rads is not None])
-    walking = (t >= 185) & (t < 193)
-    samples = Samples(t[walking], acc[walking], gyro[walking])
+    samples = the_recording()
+    start, stop = np.searchsorted(samples.t_s, [185, 193])
+    samples = samples[start:stop]
     page.js("document.getElementById('turned').checked = arguments[0]", turned)
     dispatch_motion(page, samples, acc_sign=-1 if turned else 1)
     expected = in_python(bundle, iter([samples]))
-    assert_same(page.predictions(), expected)
+    assert_same(page.predictions(), expected, bundle)
     assert expected[-1].best
     page.wait_for("return document.getElementById('label').textContent !== ''")
     assert page.text("label") == expected[-1].best.label == "walking"
@@ -490,6 +775,37 @@ def test_a_truncated_bundle_is_refused(page: Page, site: Site) -> None:
     (folder / "encoder.onnx").write_bytes(content[:-1])
     page.open("?bundle=/extra/truncated/", expect="failed")
     assert "truncated or replaced" in page.text("error")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["decision"], [], "decision.vocabulary: expected an object"),
+        (["decision", "bridge", "weight"], 1.5, "bridge.weight: expected a number of 0 or more up"),
+        (["decision", "temperature"], 0, "decision.temperature: expected a number above 0"),
+        (["decision", "vocabulary", "rows"], [1, 1], "expected different rows of the label bank"),
+        (["decision", "posture", "tilt_edges_deg"], [0, 90], "tilt_edges_deg: expected angles"),
+        (["decision", "posture", "face", "arm"], [[1]] * 3, "face.arm: expected 3 rows of 9"),
+        (["label_bank", 0, "posture"], "kneeling", "posture “kneeling” is none of"),
+        (["decision", "reject"], {"below": 2}, "decision.reject.below: expected a cosine"),
+        (["format_version"], 3, "bundle format 3, this page reads up to 2"),
+    ],
+)
+def test_a_malformed_decision_is_refused(
+    page: Page, site: Site, path: list[str | int], value: object, message: str
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        decide(manifest)
+        *parents, key = path
+        record: Any = manifest
+        for parent in parents:
+            record = record[parent]
+        record[key] = value
+
+    name = "-".join(map(str, path))
+    changed_bundle(site.extra / name, change)
+    page.open(f"?bundle=/extra/{name}", expect="failed")
+    assert message in page.text("error") and "manifest.json" in page.text("error")
 
 
 @pytest.mark.parametrize(
