@@ -221,6 +221,8 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
     manifest["encoder"]["weights"] = chosen
     manifest["parity"] = parity
     if decision is not None:
+        # The scale that the decision was fitted under, in the place of the one training learned.
+        manifest["logit_scale"] = decision.pop("logit_scale", manifest["logit_scale"])
         manifest |= {"decision": decision, "format_version": FORMAT_VERSION}
     job.out.mkdir(parents=True, exist_ok=True)
     with staging(job.out) as staged:
@@ -257,6 +259,9 @@ def read_decision(path: Path, bank: tuple[Activity, ...], rows: list[int]) -> di
     if not isinstance(decision, dict) or not isinstance(decision.get("vocabulary"), dict):
         raise InputError(f"{path}: not what `edge-train fit-decision` writes")
     decision["vocabulary"]["rows"] = rows
+    scale = decision.get("logit_scale", 1.0)
+    if not isinstance(scale, int | float) or not 0 < scale <= MAX_LOGIT_SCALE:
+        raise InputError(f"{path}: logit_scale {scale!r} is no number above 0; fit it again")
     try:
         Decision.parse({"label_bank": [bank_entry(a, "") for a in bank], "decision": decision})
     except InputError as error:

@@ -104,6 +104,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     decision["evidence"] = {"fitted_on": names, "heldout": [h.to_json() for h in heldout]}
     decision["evidence"] |= evidence
     if heldout:
+        # Weights and temperature go with the scale they were chosen under. A longer training is
+        # surer of itself on what it was trained on; on other corpora that is worth nothing.
+        decision["logit_scale"] = round(scale, 4)
         rejection = fit_rejection(heldout, choice, console)
         decision["evidence"]["rejection"] = rejection
         if _is_telling(rejection):

@@ -112,7 +112,7 @@ def test_the_bundle_runs_and_says_what_it_is(checkpoint: Path, tmp_path: Path) -
 
 def write_decision(folder: Path) -> Path:
     """What `edge-train fit-decision` writes: all but the rows of the vocabulary."""
-    decision = decision_record([])
+    decision = decision_record([]) | {"logit_scale": 12.5}
     del decision["vocabulary"]["rows"]
     (folder / "decision.json").write_text(json.dumps(decision))
     return folder / "decision.json"
@@ -131,6 +131,7 @@ def test_a_decision_comes_with_the_rows_of_what_was_trained(
     assert bundle.bank_names == ["dancing", "walking", "lying"]  # the bank lacks what was trained
     assert manifest["training"]["activities"] == ["lying", "walking"]
     assert manifest["decision"] == decision_record([2, 1])
+    assert manifest["logit_scale"] == 12.5  # what the decision was fitted under
     entries = [(a["group"], a.get("posture")) for a in manifest["label_bank"]]
     assert entries == [("leisure", None), ("locomotion", "upright"), ("other", "lying")]
     pipeline = Pipeline(bundle, resolve_labels(["walk", "lying"], bundle))
@@ -152,6 +153,7 @@ def test_without_a_decision_older_runtimes_read_the_bundle(
         ("{", "not JSON"),
         ("[]", "not what `edge-train fit-decision` writes"),
         ('{"vocabulary": {"logit_scale": -1}, "bridge": {}, "posture": {}}', "logit_scale"),
+        ('{"vocabulary": {}, "logit_scale": 0}', "logit_scale 0 is no number above 0"),
     ],
 )
 def test_a_decision_that_cannot_be_used(

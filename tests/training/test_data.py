@@ -210,6 +210,7 @@ def test_a_short_recording_gives_padded_windows(
 
 def test_wisdms_stairs_are_both_ways(tmp_path: Path) -> None:
     """They train neither "climbing stairs" nor, as its negative, "descending stairs"."""
+
     def stairs(corpus: str) -> WindowSet:
         empty = np.zeros((0, 6, 1000), np.float16)
         none = np.zeros(0, np.int32)

@@ -209,6 +209,7 @@ def test_the_command_chooses_on_what_was_held_out(tmp_path: Path, hashed: None) 
     assert held["corpus"] == "held" and held["trained_on"] == ["mini"] and held["windows"] == 56
     # An encoder that was never trained knows nothing: gravity does.
     assert decision["posture"]["weight"] > 0
+    assert decision["logit_scale"] == pytest.approx(np.exp(2.7), abs=1e-3)  # the checkpoint's
     f1 = evidence["macro_f1"]
     assert f1["posture"] > f1["cosine"] + 0.2 and f1["posture"] >= f1["bridge"]
     assert evidence["ece"]["after"] <= evidence["ece"]["before"] + 0.02
@@ -245,6 +246,7 @@ def test_without_a_held_out_corpus_only_the_posture_counts(tmp_path: Path) -> No
     assert decision["bridge"]["weight"] == 0 and decision["posture"]["weight"] == 1
     assert decision["temperature"] == 1 and decision["evidence"]["heldout"] == []
     assert "reject" not in decision and "rejection" not in decision["evidence"]
+    assert "logit_scale" not in decision  # the one that training learned stays
 
 
 def test_a_label_outside_the_bank_and_falls(
