@@ -42,10 +42,10 @@ IR_VERSION = 9
 """The ONNX file format of opset 20's time, for the same reason."""
 
 _QUANTIZED = ["MatMul"]
-"""Only products on tokens are computed in int8, all but the first. The patch convolution sees raw signal, whose
-range would cost it its small motions; a product on one vector a window (Gemm: the spectrum's and
-the last) takes longer to quantize than it saves, and the last one's error goes straight into the
-embedding."""
+"""Only products on tokens are computed in int8, all but the first. The patch convolution sees raw
+signal, whose range would cost it its small motions; a product on one vector a window (Gemm: the
+spectrum's and the last) takes longer to quantize than it saves, and the last one's error goes
+straight into the embedding."""
 
 _SMALLEST_STORED = 16
 """Constants with fewer elements stay as they are: a node to unpack them would take more room."""
@@ -99,9 +99,9 @@ def quantize_int8_dynamic(float32: Path, path: Path) -> None:
 def _kept_in_float32(path: Path) -> list[str]:
     """Nodes that are not quantized, by the names that onnxruntime's quantizer gives them.
 
-    The Gemm nodes, which it takes apart into MatMul and Add before it looks at operators' types; and
-    the first product of all tokens with weights: tokens just made of the signal differ most in
-    size, and with that one in float32 half as many windows change their best label.
+    The Gemm nodes, which it takes apart into MatMul and Add before it looks at operators' types;
+    and the first product of all tokens with weights: with it in float32 a third fewer windows
+    changed their best label (1,500 windows of training corpora: 0.9893 the same, then 0.9933).
     """
     graph = onnx.load(str(path)).graph
     weights = {tensor.name for tensor in graph.initializer}
