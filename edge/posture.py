@@ -115,12 +115,12 @@ def gravity_direction(imu: NDArray[np.float32]) -> NDArray[np.float64] | None:
         or the mean is too short to be gravity.
     """
     acc = imu[:3].reshape(3, -1, _PIECE)
-    sums = acc.sum(axis=2)
+    sums = acc.sum(axis=2, dtype=np.float64)
     counts = np.full(sums.shape[1], _PIECE)
     if np.isnan(sums).any():  # looked for only here: most windows lack nothing
         measured = ~np.isnan(acc[0])
         counts = measured.sum(axis=1)
-        sums = np.where(measured, acc, 0).sum(axis=2)
+        sums = np.where(measured, acc, 0).sum(axis=2, dtype=np.float64)
     direction = steady_direction(np.vstack([sums, counts]).T.tolist(), _PIECE, STEADY_DEG)
     return None if direction is None else np.array(direction)
 
