@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.posture import POSTURES, PostureEvidence, PostureTables
+from edge.posture import POSTURES, LogLikelihoods, PostureEvidence, PostureTables
 from firmware_bridge.errors import InputError
 
 SAME_COSINE = 1 - 1e-5
@@ -60,6 +60,11 @@ class Decision:
 
     reject_below: float | None = None
     """A window of less presence is unknown; None: none ever is."""
+
+    @property
+    def asks_vocabulary(self) -> bool:
+        """Whether it counts what a window seems to be among the trained activities."""
+        return self.bridge_weight > 0 or self.reject_below is not None
 
     @classmethod
     def parse(cls, manifest: dict[str, Any]) -> Decision | None:
@@ -160,6 +165,8 @@ class LabelDecision:
     nearest: NDArray[np.float64]
     """(V,) cosine of each activity of the vocabulary with the label that comes nearest to it."""
 
+    _by_segment: dict[str, LogLikelihoods] = field(default_factory=dict, init=False, repr=False)
+
     @classmethod
     def between(
         cls,
@@ -187,38 +194,50 @@ class LabelDecision:
 
     def scores(
         self,
-        log_probability: NDArray[np.float64],
+        logits: NDArray[np.float64],
         vocabulary_cosine: NDArray[np.float64],
         segment: str,
         evidence: PostureEvidence | None,
-    ) -> tuple[NDArray[np.float64], float]:
+    ) -> tuple[NDArray[np.float64], float | None]:
         """What the labels of a window are ranked by, and its presence.
 
         Args:
-            log_probability: (L,) by the cosines of the labels' own prototypes.
-            vocabulary_cosine: (V,) of the embedding with the vocabulary.
+            logits: (L,) scaled cosines of the labels' own prototypes.
+            vocabulary_cosine: (V,) of the embedding with the vocabulary; not looked at where the
+                rule does not ask for it.
             segment: body segment that the device is worn on (`edge.posture.SEGMENTS`).
             evidence: the window's angles, where it has any.
 
         Returns:
             (L,) scores, whose softmax gives the probabilities; and the expected cosine, in text, of
-            what the window seems to be with the label that comes nearest to that, -1 to 1.
+            what the window seems to be with the label that comes nearest to that, -1 to 1: None
+            where the rule does not ask.
         """
-        rule = self.rule
-        odds = np.exp(rule.vocabulary_scale * (vocabulary_cosine - vocabulary_cosine.max()))
-        seems = odds / odds.sum()
-        bridged = np.log(seems @ self.transfer + _BRIDGE_FLOOR)
-        posture = rule.tables.log_likelihood(self.postures, segment, evidence)
-        weight = rule.bridge_weight
+        rule, presence = self.rule, None
+        if rule.asks_vocabulary:
+            odds = np.exp(rule.vocabulary_scale * (vocabulary_cosine - vocabulary_cosine.max()))
+            seems = odds / odds.sum()
+            presence = float(seems @ self.nearest)
+            bridged = np.log(seems @ self.transfer + _BRIDGE_FLOOR)
+            # As a log-probability; what the softmax would take away again is not worked out else.
+            own = logits - logits.max()
+            own -= np.log(np.exp(own).sum())
+            logits = (1 - rule.bridge_weight) * own + rule.bridge_weight * bridged
         score: NDArray[np.float64] = (
-            (1 - weight) * log_probability + weight * bridged + rule.posture_weight * posture
+            logits + rule.posture_weight * self._likelihoods(segment).of(evidence)
         ) / rule.temperature
-        return score, float(seems @ self.nearest)
+        return score, presence
 
-    def is_unknown(self, presence: float) -> bool:
+    def _likelihoods(self, segment: str) -> LogLikelihoods:
+        """Of the labels, worked out once."""
+        if segment not in self._by_segment:
+            self._by_segment[segment] = self.rule.tables.log_likelihoods(self.postures, segment)
+        return self._by_segment[segment]
+
+    def is_unknown(self, presence: float | None) -> bool:
         """Whether a window of this presence is none of the labels."""
         below = self.rule.reject_below
-        return below is not None and presence < below
+        return below is not None and presence is not None and presence < below
 
 
 def transfer_matrix(

@@ -75,7 +75,7 @@ class Prediction:
 
     presence: float | None = None
     """How well the best fitting label fits, -1 to 1 (`edge.zeroshot.Verdict`); None when not valid
-    and where the bundle has no decision."""
+    and where the bundle's decision does not ask for it."""
 
     unknown: bool = False
     """Whether none of the labels fits."""
@@ -211,9 +211,7 @@ class Pipeline:
 
     def _rate(self, start_s: float, end_s: float, missing: float) -> float:
         half_step_s = 0.5 / SIGNAL.rate_hz  # keeps a sample on the border out of the rounding
-        first, after = np.searchsorted(
-            self._measured_s, [start_s - half_step_s, end_s - half_step_s]
-        )
+        first, after = self._measured_s.searchsorted([start_s - half_step_s, end_s - half_step_s])
         self._measured_s = self._measured_s[first:]
         measured_s = (end_s - start_s) * (1 - missing)
         return float((after - first) / measured_s) if measured_s > 0 else 0.0

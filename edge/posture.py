@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.spec import SIGNAL
-from edge.upright import steady_direction
+from edge.upright import Vector, steady_direction
 from firmware_bridge.errors import InputError
 
 POSTURES = ("upright", "sitting", "lying")
@@ -82,47 +82,45 @@ class PostureEvidence(NamedTuple):
     """Angle from the wearer's upright direction, 0 to 180; None where that is not known."""
 
 
-def posture_evidence(
-    imu: NDArray[np.float32], upright: NDArray[np.float64] | None
-) -> PostureEvidence | None:
+def posture_evidence(imu: NDArray[np.float32], upright: Vector | None) -> PostureEvidence | None:
     """The angles of a window, or None where it has no steady direction.
 
     Args:
         imu: (6, 1000) as in `edge.window.Window`.
-        upright: (3,) unit vector of `UprightTracker.reference_at`.
+        upright: unit vector of `UprightTracker.reference_at`.
     """
     direction = gravity_direction(imu)
     if direction is None:
         return None
     tilt_deg = None
     if upright is not None:
-        tilt_deg = math.degrees(math.acos(_clip(float(direction @ upright))))
-    return PostureEvidence(math.degrees(math.asin(_clip(abs(float(direction[2]))))), tilt_deg)
+        cosine = sum(a * b for a, b in zip(direction, upright, strict=True))
+        tilt_deg = math.degrees(math.acos(_clip(cosine)))
+    return PostureEvidence(math.degrees(math.asin(_clip(abs(direction[2])))), tilt_deg)
 
 
 def _clip(cosine: float) -> float:
     return min(1.0, max(-1.0, cosine))  # rounding may leave the range of acos
 
 
-def gravity_direction(imu: NDArray[np.float32]) -> NDArray[np.float64] | None:
+def gravity_direction(imu: NDArray[np.float32]) -> Vector | None:
     """The direction of a window's mean acceleration in device axes.
 
     Args:
         imu: (6, 1000) as in `edge.window.Window`.
 
     Returns:
-        (3,) unit vector; None where a second of the window points more than 25 degrees elsewhere,
+        A unit vector; None where a second of the window points more than 25 degrees elsewhere,
         or the mean is too short to be gravity.
     """
-    acc = imu[:3].reshape(3, -1, _PIECE)
-    sums = acc.sum(axis=2, dtype=np.float64)
-    counts = np.full(sums.shape[1], _PIECE)
-    if np.isnan(sums).any():  # looked for only here: most windows lack nothing
+    acc = imu[:3].astype(np.float64).reshape(3, -1, _PIECE)
+    x, y, z = acc.sum(axis=2).tolist()
+    counts = [_PIECE] * len(x)
+    if math.isnan(sum(x)):  # looked for only here: most windows lack nothing
         measured = ~np.isnan(acc[0])
-        counts = measured.sum(axis=1)
-        sums = np.where(measured, acc, 0).sum(axis=2, dtype=np.float64)
-    direction = steady_direction(np.vstack([sums, counts]).T.tolist(), _PIECE, STEADY_DEG)
-    return None if direction is None else np.array(direction)
+        counts = measured.sum(axis=1).tolist()
+        x, y, z = np.where(measured, acc, 0).sum(axis=2).tolist()
+    return steady_direction(list(zip(x, y, z, counts, strict=True)), _PIECE, STEADY_DEG)
 
 
 @dataclass(frozen=True)
@@ -136,11 +134,9 @@ class _Table:
     """(B, 4) by segment: each posture's probability of the bin over the mean of the three, and 1
     for an activity that claims no posture."""
 
-    def at(self, segment: str, angle_deg: float) -> NDArray[np.float64]:
-        """(4,) the ratios at an angle; the last bin holds its upper edge too."""
-        found = bisect_right(self.edges_deg, angle_deg) - 1
-        row: NDArray[np.float64] = self.ratios[segment][min(found, len(self.edges_deg) - 2)]
-        return row
+    def bin_of(self, angle_deg: float) -> int:
+        """The bin that an angle falls into; the last one holds its upper edge too."""
+        return min(bisect_right(self.edges_deg, angle_deg) - 1, len(self.edges_deg) - 2)
 
 
 @dataclass(frozen=True)
@@ -161,27 +157,41 @@ class PostureTables:
             raise InputError(f"decision.posture.postures: expected {', '.join(POSTURES)}")
         return cls(_table(record, "face", 90.0), _table(record, "tilt", 180.0))
 
-    def log_likelihood(
-        self, weights: NDArray[np.float64], segment: str, evidence: PostureEvidence | None
-    ) -> NDArray[np.float64]:
-        """How much the evidence speaks for each label.
+    def log_likelihoods(self, weights: NDArray[np.float64], segment: str) -> LogLikelihoods:
+        """How much each angle speaks for each label.
 
         Args:
             weights: (L, 4) share of each posture, and of none, in each label; rows add up to 1.
             segment: one of `SEGMENTS`.
-            evidence: the window's angles; None says nothing.
-
-        Returns:
-            (L,) log of the label's mean ratio; the tilt's where it is known, else the face's.
         """
+        face, tilt = (np.log(t.ratios[segment] @ weights.T) for t in (self.face, self.tilt))
+        return LogLikelihoods(self, face, tilt, np.zeros(len(weights)))
+
+
+@dataclass(frozen=True)
+class LogLikelihoods:
+    """Logs of the labels' mean ratios, worked out for one body segment."""
+
+    tables: PostureTables
+
+    face: NDArray[np.float64]
+    """(B, L) by bin of the face angle."""
+
+    tilt: NDArray[np.float64]
+    """(B, L) by bin of the tilt."""
+
+    nothing: NDArray[np.float64]
+    """(L,) zeros."""
+
+    def of(self, evidence: PostureEvidence | None) -> NDArray[np.float64]:
+        """(L,) by the tilt where it is known, else by the face angle; None says nothing."""
         if evidence is None:
-            return np.zeros(len(weights))
+            return self.nothing
         if evidence.tilt_deg is None:
-            ratios = self.face.at(segment, evidence.face_deg)
+            row: NDArray[np.float64] = self.face[self.tables.face.bin_of(evidence.face_deg)]
         else:
-            ratios = self.tilt.at(segment, evidence.tilt_deg)
-        log_likelihood: NDArray[np.float64] = np.log(weights @ ratios)
-        return log_likelihood
+            row = self.tilt[self.tables.tilt.bin_of(evidence.tilt_deg)]
+        return row
 
 
 def _table(record: dict[str, Any], name: str, highest_deg: float) -> _Table:

@@ -90,7 +90,7 @@ class UprightTracker:
         self._magnitude = np.full(_LOOK - _A_SECOND, np.nan)  # of the 4 s before that
         self._seconds = 0  # seconds of grid looked at
         self._votes = _Votes()
-        self._history: deque[tuple[int, NDArray[np.float64] | None]] = deque([(0, None)])
+        self._history: deque[tuple[int, Vector | None]] = deque([(0, None)])
 
     def push(self, block: GridBlock) -> None:
         """Take the next block; what lies between two blocks is missing."""
@@ -98,14 +98,14 @@ class UprightTracker:
             self._miss_until(block.start_index)
         self._take(block.values[:, :3])
 
-    def reference_at(self, index: int) -> NDArray[np.float64] | None:
+    def reference_at(self, index: int) -> Vector | None:
         """The reference after the last step whose 5 s end at or before a grid index.
 
         Args:
             index: not below the one asked for before; what is older is forgotten.
 
         Returns:
-            (3,) unit vector in device axes, of the acceleration of an upright wearer at rest; None
+            A unit vector in device axes, of the acceleration of an upright wearer at rest; None
             as long as too little gait was seen.
         """
         while len(self._history) > 1 and self._history[1][0] <= index:
@@ -188,13 +188,12 @@ def _periodicity(around_zero: NDArray[np.float64]) -> float:
     Returns:
         At most about their variance; 0 without a peak.
     """
-    padded, present = np.zeros(_LOOK + _MAX_LAG + 1), np.zeros(_LOOK + _MAX_LAG + 1)
-    present[:_LOOK] = ~np.isnan(around_zero)
-    padded[:_LOOK] = np.where(present[:_LOOK], around_zero, 0)
-    # From one lag below to one lag above: a peak has two neighbours.
-    products = np.correlate(padded[_MIN_LAG - 1 :], padded[:_LOOK], "valid")
-    pairs = np.correlate(present[_MIN_LAG - 1 :], present[:_LOOK], "valid")
-    similarity = products / pairs
+    missing = np.isnan(around_zero)
+    if missing.any():
+        pairs = _products_at_lags((~missing).astype(np.float64))
+        similarity = _products_at_lags(np.where(missing, 0, around_zero)) / pairs
+    else:
+        similarity = _products_at_lags(around_zero) / _ALL_PAIRS
     inner = similarity[1:-1]
     peaks = inner[(inner >= similarity[:-2]) & (inner >= similarity[2:])]
     return float(peaks.max(initial=0.0))
@@ -230,6 +229,18 @@ def steady_direction(
     return x, y, z
 
 
+def _products_at_lags(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(125,) -> sums of the products of all pairs a lag apart, from one lag below those of gait to
+    one above: a peak has two neighbours."""
+    padded = np.zeros(_LOOK + _MAX_LAG + 1)
+    padded[:_LOOK] = values
+    return np.correlate(padded[_MIN_LAG - 1 :], values, "valid")
+
+
+_ALL_PAIRS = _products_at_lags(np.ones(_LOOK))
+"""How many pairs there are where nothing is missing."""
+
+
 class _Votes:
     """Turns the steps, one by one, into the reference."""
 
@@ -239,9 +250,9 @@ class _Votes:
         self._confirmed = 0  # agreeing votes since the candidate came up
         self._inverted = 0
 
-    def known(self) -> NDArray[np.float64] | None:
+    def known(self) -> Vector | None:
         """The reference, once it is certain."""
-        return np.array(self._reference.unit) if self._reference.votes >= _CERTAIN else None
+        return self._reference.unit if self._reference.votes >= _CERTAIN else None
 
     def step(self, direction: Vector | None, is_gait: bool) -> bool:
         """Take a step's direction (None if not steady); whether the reference may have changed."""

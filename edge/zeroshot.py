@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 
     presence: float | None
     """Expected cosine, in text, of what the window seems to be with the label that comes nearest to
-    that; None where the bundle has no decision."""
+    that; None where the bundle's decision does not ask for it."""
 
     unknown: bool
     """Whether none of the labels fits: presence is below the bundle's threshold."""
@@ -65,8 +65,9 @@ class LabelSet:
 
     @cached_property
     def _compared(self) -> NDArray[np.float32]:
-        """(L + V, D) all that an embedding is compared with, in one product."""
-        if self.decision is None:
+        """(L + V, D) all that an embedding is compared with, in one product; without the vocabulary
+        where nothing asks for it."""
+        if self.decision is None or not self.decision.rule.asks_vocabulary:
             return self.prototypes
         return np.concatenate([self.prototypes, self.decision.vocabulary])
 
@@ -101,17 +102,16 @@ class LabelSet:
         n = len(self.names)
         cosine = (self._compared @ embedding).astype(np.float64)
         similarity = cosine[:n]
-        score = logit_scale * (similarity - similarity.max())
-        presence, unknown = None, False
+        score, presence, unknown = logit_scale * similarity, None, False
         if self.decision is not None:
-            log_probability = score - np.log(np.exp(score).sum())
-            score, presence = self.decision.scores(log_probability, cosine[n:], segment, evidence)
+            score, presence = self.decision.scores(score, cosine[n:], segment, evidence)
             unknown = self.decision.is_unknown(presence)
         odds = np.exp(score - score.max())
-        probability = (odds / odds.sum()).tolist()
+        probability = odds / odds.sum()
         best = (-score).argsort(kind="stable")[:top].tolist()
-        similarities = similarity.tolist()
-        scores = tuple(Score(self.names[i], similarities[i], probability[i]) for i in best)
+        scores = tuple(
+            Score(self.names[i], float(similarity[i]), float(probability[i])) for i in best
+        )
         return Verdict(scores, presence, unknown)
 
 

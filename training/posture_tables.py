@@ -22,6 +22,7 @@ from edge.posture import (
     posture_evidence,
     segment_of,
 )
+from edge.upright import Vector
 from training.captions import Activity
 from training.data import LABEL, WindowSet
 
@@ -45,9 +46,7 @@ def is_gait(activity: Activity) -> bool:
     return activity.group == "locomotion" and activity.posture == "upright"
 
 
-def upright_directions(
-    windows: WindowSet, kept: NDArray[np.bool_]
-) -> dict[Worn, NDArray[np.float64]]:
+def upright_directions(windows: WindowSet, kept: NDArray[np.bool_]) -> dict[Worn, Vector]:
     """The upright direction of each wearer and placement, from all of their gait.
 
     It stands in for what the runtime's tracker learns on line, for windows are cut out of their
@@ -58,16 +57,16 @@ def upright_directions(
         kept: (N,) which windows are no label noise.
 
     Returns:
-        (3,) unit vectors; wearers with fewer than two steady windows of gait have none.
+        Unit vectors; wearers with fewer than two steady windows of gait have none.
     """
     gait = np.array([is_gait(a) for a in windows.activities], bool)
-    directions: dict[Worn, list[NDArray[np.float64]]] = {}
+    directions: dict[Worn, list[Vector]] = {}
     for row in np.flatnonzero(_labelled(windows, kept) & gait[windows.label]).tolist():
         direction = gravity_direction(np.asarray(windows.imu[row], np.float32))
         if direction is not None:
             directions.setdefault(worn(windows, row), []).append(direction)
     means = {w: np.mean(d, axis=0) for w, d in directions.items() if len(d) >= _MIN_GAIT_WINDOWS}
-    return {w: mean / np.linalg.norm(mean) for w, mean in means.items()}
+    return {w: tuple((mean / np.linalg.norm(mean)).tolist()) for w, mean in means.items()}
 
 
 def worn(windows: WindowSet, row: int) -> Worn:

@@ -50,7 +50,8 @@ export class Decision {
    * log-probabilities by the cosines alone, its embedding, the body segment, and its angles. It
    * gives {score, presence, unknown}: what the labels are ranked by, and whose softmax gives the
    * probabilities; the expected cosine, in text, of what the window seems to be with the label that
-   * comes nearest to that; and whether that is too little for any of them.
+   * comes nearest to that, null where the rule does not ask for it; and whether that is too little
+   * for any of them.
    */
   between(prototypes, rows) {
     const { bridgeWeight, postureWeight, temperature, rejectBelow } = this.#rule;
@@ -60,18 +61,21 @@ export class Decision {
     const cosines = this.#vocabulary.map(unit).map((own) => wanted.map((label) => dot(own, label)));
     const transfer = cosines.map((row) => handedOn(row, this.#rule.bridgeTemperature));
     const nearest = cosines.map((row) => Math.max(...row));
+    const asksVocabulary = bridgeWeight > 0 || rejectBelow > -Infinity;
     // Labels of the page are of the bank, whose word on their posture is taken as it stands.
     const postures = rows.map((row) => this.#bankPostures[row]);
     return (logProbability, embedding, segment, evidence) => {
-      const shares = this.#sharesOf(embedding);
+      const shares = asksVocabulary ? this.#sharesOf(embedding) : null;
       const ratios = this.#tables.ratios(segment, evidence);
       const score = logProbability.map((own, label) => {
+        const posture = Math.log(ratios[postures[label]]);
+        if (!shares) return (own + postureWeight * posture) / temperature;
         const given = sum(shares.map((share, activity) => share * transfer[activity][label]));
         const bridged = Math.log(given + BRIDGE_FLOOR);
-        const posture = Math.log(ratios[postures[label]]);
         const z = (1 - bridgeWeight) * own + bridgeWeight * bridged + postureWeight * posture;
         return z / temperature;
       });
+      if (!shares) return { score, presence: null, unknown: false };
       const presence = dot(shares, nearest);
       return { score, presence, unknown: presence < rejectBelow };
     };

@@ -43,7 +43,7 @@ class LabelSet {
   /**
    * What is said of one window of the pipeline, worn on a body segment: {scores, presence,
    * unknown}. Scores are all labels, best first: {label, similarity, probability}; unknown says
-   * that none of them fits; presence is null where the bundle has no decision.
+   * that none of them fits; presence is null where the bundle's decision does not ask.
    */
   classify({ embedding, faceDeg, tiltDeg }, segment) {
     const similarity = this.#prototypes.map((prototype) => dot(prototype, embedding));

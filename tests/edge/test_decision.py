@@ -156,6 +156,22 @@ def test_without_a_decision_it_is_the_softmax_of_the_cosines() -> None:
         assert labels.judge(embedding, 20.0, 4) == (got, None, False)  # presence is not known
 
 
+def test_the_vocabulary_is_left_alone_where_nothing_asks_for_it() -> None:
+    """Weight 0 and no threshold: the decision of a rule that asks, without its presence."""
+    changed = manifest()
+    changed["decision"]["bridge"]["weight"] = 0
+    silent = label_set(changed)
+    changed["decision"]["reject"] = {"below": -1.0}
+    asking = label_set(changed)
+    for embedding in units(20, 5):
+        got, full = (
+            x.judge(embedding, 10.0, 4, "trunk", PostureEvidence(10, 95)) for x in (silent, asking)
+        )
+        assert got.presence is None and full.presence is not None and not full.unknown
+        assert [s.label for s in got.top] == [s.label for s in full.top]
+        np.testing.assert_allclose([s[1:] for s in got.top], [s[1:] for s in full.top], rtol=1e-9)
+
+
 def test_weights_of_nothing_leave_the_cosine() -> None:
     changed = manifest()
     changed["decision"]["bridge"]["weight"] = changed["decision"]["posture"]["weight"] = 0

@@ -102,19 +102,19 @@ def tables() -> PostureTables:
 
 
 def test_no_evidence_and_an_unknown_placement_say_nothing() -> None:
-    assert not tables().log_likelihood(ONE_HOT, "trunk", None).any()
+    assert not tables().log_likelihoods(ONE_HOT, "trunk").of(None).any()
     for evidence in (PostureEvidence(60, None), PostureEvidence(60, 100)):
-        np.testing.assert_allclose(tables().log_likelihood(ONE_HOT, "unknown", evidence), 0)
+        np.testing.assert_allclose(tables().log_likelihoods(ONE_HOT, "unknown").of(evidence), 0)
 
 
 def test_the_face_angle_counts_until_the_tilt_is_known() -> None:
     """The trunk's lowest bin of the face: 0.85 0.85 0.05, mean 0.5833; of the tilt's third bin:
     0.05 0.05 0.85, mean 0.3167."""
-    face = tables().log_likelihood(ONE_HOT, "trunk", PostureEvidence(5, None))
+    face = tables().log_likelihoods(ONE_HOT, "trunk").of(PostureEvidence(5, None))
     np.testing.assert_allclose(
         np.exp(face), np.array([0.85, 0.85, 0.05, 0]) / (1.75 / 3) + ONE_HOT[3]
     )
-    tilt = tables().log_likelihood(ONE_HOT, "trunk", PostureEvidence(5, 90))
+    tilt = tables().log_likelihoods(ONE_HOT, "trunk").of(PostureEvidence(5, 90))
     np.testing.assert_allclose(
         np.exp(tilt), np.array([0.05, 0.05, 0.85, 0]) / (0.95 / 3) + ONE_HOT[3]
     )
@@ -122,7 +122,7 @@ def test_the_face_angle_counts_until_the_tilt_is_known() -> None:
 
 def test_a_label_between_postures_weighs_them() -> None:
     mixed = np.array([[0.5, 0, 0.2, 0.3]])
-    got = tables().log_likelihood(mixed, "trunk", PostureEvidence(5, 90))
+    got = tables().log_likelihoods(mixed, "trunk").of(PostureEvidence(5, 90))
     expected = (0.5 * 0.05 + 0.2 * 0.85) / (0.95 / 3) + 0.3
     assert got == pytest.approx([np.log(expected)])
 
@@ -135,8 +135,10 @@ def test_bins_hold_their_lower_edge_and_the_last_both(face_deg: float, bin_of: i
     record = decision_record([0])["posture"]
     thigh = [[0.1, 0.2, 0.3, 0.4], [0.25] * 4, [0.25] * 4]
     record["face"]["thigh"] = thigh
-    (upright, *_) = PostureTables.parse(record).log_likelihood(
-        ONE_HOT, "thigh", PostureEvidence(face_deg, None)
+    (upright, *_) = (
+        PostureTables.parse(record)
+        .log_likelihoods(ONE_HOT, "thigh")
+        .of(PostureEvidence(face_deg, None))
     )
     column = np.array(thigh)[:, bin_of]
     assert np.exp(upright) == pytest.approx(column[0] / column.mean())

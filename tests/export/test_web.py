@@ -394,7 +394,7 @@ def references_in_python(samples: Samples, last: int) -> list[list[float] | None
     for block in resampler.push(samples) + resampler.finish():
         tracker.push(block)
     references = [tracker.reference_at(index) for index in range(0, last, 100)]
-    return [None if r is None else r.tolist() for r in references]
+    return [None if r is None else list(r) for r in references]
 
 
 def turned(samples: Samples, deg: float) -> Samples:
@@ -489,9 +489,8 @@ def test_the_evidence_is_that_of_the_runtime(page: Page, deciding: Bundle) -> No
         assert here["tiltDeg"] == pytest.approx(tilt_deg, abs=1e-6)
     assert deciding.decision is not None
     for here, (face_deg, tilt_deg) in zip(ratios, angles, strict=True):
-        likelihood = deciding.decision.tables.log_likelihood(
-            np.eye(4), "thigh", PostureEvidence(face_deg, tilt_deg)
-        )
+        likelihoods = deciding.decision.tables.log_likelihoods(np.eye(4), "thigh")
+        likelihood = likelihoods.of(PostureEvidence(face_deg, tilt_deg))
         np.testing.assert_allclose(np.log(here), likelihood, rtol=1e-9, atol=1e-9)
 
 
