@@ -133,6 +133,7 @@ class Heldout:
             bridge_temperature=choice.bridge_temperature,
             posture_weight=choice.posture_weight,
             temperature=choice.temperature,
+            reject_below=-1.0,  # rejects nothing, and asks for the presence
         )
         wanted = [row for row in range(len(self.labels)) if row != left_out]
         prototypes, rows = self.prototypes[wanted], [self.rows[row] for row in wanted]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import avg_pool1d, pad
 
 from edge.spec import SIGNAL
 from firmware_bridge.samples import STANDARD_GRAVITY_MPS2
@@ -62,8 +62,8 @@ class Attention(nn.Module):
         _, tokens, width = x.shape
         # One transposition for all three, and no use of the batch size: few nodes in ONNX, where a
         # small encoder's time goes into starting them.
-        qkv = self.qkv(x).reshape(-1, tokens, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, D / heads)
+        qkv = self.qkv(x).reshape(-1, tokens, 3 * self.heads, width // self.heads).transpose(1, 2)
+        q, k, v = qkv.split(self.heads, 1)  # each (B, heads, N, D / heads)
         scores = q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5 + bias
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, tokens, width)
         result: Tensor = self.out(mixed)
@@ -104,35 +104,33 @@ class Spectrum(nn.Module):
         phase = 2 * torch.pi * frequency_hz[:, None] * time_s
         hann = torch.hann_window(coarse, periodic=False)
         waves = torch.cat([phase.cos(), phase.sin()]) * hann / (hann.sum() / 2)
-        self.register_buffer("basis", waves)  # (2 * bins, 250): amplitudes of sine waves
+        self.register_buffer("basis", waves.T.contiguous())  # (250, 2 * bins): amplitudes of sines
         self.project = nn.Linear(4 * (SPECTRUM_BINS + 2), width)
 
-    def forward(self, level: Tensor, missing: Tensor) -> Tensor:
+    def forward(self, level: Tensor, measured: Tensor) -> Tensor:
         """(B, 2, 3, 1000) gravity-aligned signal in g and half turns per second, 0 where (B, 1000)
-        says it is missing -> (B, 1, D)."""
-        horizontal = (level[:, :, :2].pow(2).sum(2) + _TINY).sqrt()
-        signal = torch.stack([level[:, :, 2], horizontal], 2)  # acc up, across, gyro up, across
-        signal = _coarse(signal.reshape(-1, 4, SIGNAL.window_samples))
-        here = 1 - _coarse(missing[:, None].to(signal.dtype))
+        is 0 for missing, not 1 -> (B, 1, D)."""
+        across, up = level[:, :, :2].norm(dim=2), level[:, :, 2]
+        signal = _coarse(torch.cat([up, across], 1))  # acc up, gyro up, acc across, gyro across
+        here = _coarse(measured[:, None])
         n = here.sum(-1, keepdim=True).clamp(min=1)
-        mean = (signal * here).sum(-1, keepdim=True) / n
-        motion = (signal - mean) * here
-        power = (self.basis @ motion.transpose(1, 2)).reshape(-1, 2, SPECTRUM_BINS, 4).pow(2)
+        mean = signal.sum(-1, keepdim=True) / n
+        motion = signal - mean * here
+        power = (motion @ self.basis).reshape(-1, 4, 2, SPECTRUM_BINS).square().sum(2)
         # What a short window lacks is no silence: its power is that of a full one.
-        power = power.sum(1) * (signal.shape[-1] / n)
-        variance = motion.pow(2).sum(-1, keepdim=True) / n
-        of_bins, of_all = (((x + _FLOOR).log() / 4 + 1) for x in (power.transpose(1, 2), variance))
-        token: Tensor = self.project(torch.cat([of_bins, mean, of_all], -1).flatten(1))
+        power = torch.cat([power * signal.shape[-1], motion.square().sum(-1, keepdim=True)], -1) / n
+        features = torch.cat([(power + _FLOOR).log() / 4 + 1, mean], -1)
+        token: Tensor = self.project(features.flatten(1))
         return token[:, None]
 
 
 def _coarse(x: Tensor) -> Tensor:
     """(B, C, 1000) -> (B, C, 250) means of neighbours."""
-    means: Tensor = x.reshape(-1, x.shape[1], x.shape[2] // SPECTRUM_STEP, SPECTRUM_STEP).mean(-1)
+    means: Tensor = avg_pool1d(x, SPECTRUM_STEP)
     return means
 
 
-def gravity_aligned(x: Tensor) -> Tensor:
+def gravity_aligned(x: Tensor, scale: Tensor) -> Tensor:
     """Turn each window so that its mean acceleration points along +z.
 
     Half a turn about the bisector of that direction and z: accelerometer and gyroscope together,
@@ -141,16 +139,19 @@ def gravity_aligned(x: Tensor) -> Tensor:
 
     Args:
         x: (B, 6, 1000), 0 where missing.
+        scale: (2, 1, 1), what each sensor's values are multiplied by.
 
     Returns:
         (B, 2, 3, 1000): accelerometer and gyroscope, each (x, y, up).
     """
-    up = x[:, :3].sum(-1)
-    up = up / (up.norm(dim=-1, keepdim=True) + _TINY)
-    axis = up + pad(torch.ones_like(up[:, :1]), (2, 0))
-    axis = (axis / (axis.norm(dim=-1, keepdim=True) + _TINY))[:, None, :, None]
-    x = x.reshape(-1, 2, 3, x.shape[-1])
-    level: Tensor = 2 * axis * (axis * x).sum(2, keepdim=True) - x
+    eye = torch.eye(3, device=x.device)
+    acc = x.sum(-1)[:, :3]
+    axis = acc / (acc.norm(dim=-1, keepdim=True) + _TINY) + eye[2]  # its square is twice its z
+    outer = axis[:, :, None] * axis[:, None]
+    turn = outer / (axis[:, 2:, None] + _TINY) - eye
+    # In float32 whatever the products of training are in: gravity is far above small motions.
+    with torch.autocast(x.device.type, enabled=False):
+        level: Tensor = (turn[:, None] * scale) @ x.reshape(-1, 2, 3, x.shape[-1])
     return level
 
 
@@ -169,10 +170,10 @@ class ImuEncoder(nn.Module):
         self.n_patches = SIGNAL.window_samples // config.patch_samples
         # Fixed scales, inside the network so that nothing outside can apply others: 1 g and
         # pi rad/s become 1.
-        scale = torch.tensor([1 / STANDARD_GRAVITY_MPS2] * 3 + [1 / torch.pi] * 3)
-        self.register_buffer("scale", scale[:, None])
+        scale = torch.tensor([1 / STANDARD_GRAVITY_MPS2, 1 / torch.pi])
+        self.register_buffer("scale", scale[:, None, None])
         n_channels = len(SIGNAL.channels)
-        self.patch = nn.Conv1d(n_channels, config.width, config.patch_samples, config.patch_samples)
+        self.patch = nn.Linear(n_channels * config.patch_samples, config.width)
         self.spectrum = Spectrum(config.width)
         self.position = nn.Parameter(torch.randn(self.n_patches + 1, config.width) * 0.02)
         self.no_gyro = nn.Parameter(torch.zeros(config.width))
@@ -183,19 +184,19 @@ class ImuEncoder(nn.Module):
     def forward(self, imu: Tensor) -> Tensor:
         """Embed windows; a patch with half of its accelerometer samples missing is ignored."""
         missing = torch.isnan(imu)
-        level = gravity_aligned(torch.where(missing, 0.0, imu) * self.scale)
-        patches = missing[:, 0].reshape(-1, self.n_patches, self.config.patch_samples)
-        absent = (patches.to(level.dtype).mean(-1) > 0.5).to(level.dtype)
-        absent = pad(absent, (0, 1))  # (B, N): the spectrum is always there
-        tokens = self.patch(level.flatten(1, 2)).transpose(1, 2)
-        tokens = torch.cat([tokens, self.spectrum(level, missing[:, 0])], 1)
-        gyro_absent = missing[:, 3].to(level.dtype).mean(-1).floor()  # 1 only if all is missing
-        tokens = tokens + self.position + gyro_absent[:, None, None] * self.no_gyro  # (B, N, D)
-        bias = (absent * -1e4)[:, None, None, :]
+        level = gravity_aligned(torch.where(missing, 0.0, imu), self.scale)
+        measured = 1 - missing[:, ::3].to(level.dtype)  # (B, 2, 1000): of accelerometer, gyroscope
+        patches = level.reshape(-1, 6, self.n_patches, self.config.patch_samples)
+        tokens = self.patch(patches.transpose(1, 2).flatten(2))
+        tokens = torch.cat([tokens, self.spectrum(level, measured[:, 0])], 1)
+        no_gyro = (measured[:, 1:].sum(-1, keepdim=True) == 0).to(level.dtype)
+        tokens = tokens + self.position + no_gyro * self.no_gyro  # (B, N, D)
+        here = avg_pool1d(measured[:, :1], self.config.patch_samples) >= 0.5
+        present = pad(here.to(level.dtype), (0, 1), value=1.0)  # (B, 1, N): the spectrum always is
+        bias = ((present - 1) * 1e4)[:, None]
         for block in self.blocks:
             tokens = block(tokens, bias)
-        present = (1 - absent)[:, :, None]
-        pooled = (self.norm(tokens) * present).sum(1) / present.sum(1)
-        embedding = self.project(pooled)
+        pooled = (present / present.sum(-1, keepdim=True)) @ self.norm(tokens)
+        embedding = self.project(pooled[:, 0])
         unit: Tensor = embedding / (embedding.norm(dim=-1, keepdim=True) + 1e-12)
         return unit

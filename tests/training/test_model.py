@@ -84,9 +84,12 @@ def turned(imu: torch.Tensor) -> torch.Tensor:
     return (rotation[:, None] @ imu.reshape(-1, 2, 3, 1000)).reshape(imu.shape)
 
 
+UNSCALED = torch.ones(2, 1, 1)
+
+
 def test_alignment_leaves_of_the_mounting_a_turn_about_the_vertical() -> None:
     imu = windows()
-    one, other = gravity_aligned(imu), gravity_aligned(turned(imu))
+    one, other = gravity_aligned(imu, UNSCALED), gravity_aligned(turned(imu), UNSCALED)
     torch.testing.assert_close(one[:, :, 2], other[:, :, 2], atol=1e-4, rtol=1e-4)
     across = [x[:, :, :2].norm(dim=2) for x in (one, other)]
     torch.testing.assert_close(across[0], across[1], atol=1e-4, rtol=1e-4)
@@ -107,8 +110,15 @@ def test_an_upside_down_device_gives_finite_values() -> None:
     imu = windows()
     imu[:, :3] = 0.0
     imu[:, 2] = -9.8
-    assert torch.isfinite(gravity_aligned(imu)).all()
-    assert torch.isfinite(gravity_aligned(torch.zeros(1, 6, 1000))).all()
+    assert torch.isfinite(gravity_aligned(imu, UNSCALED)).all()
+    assert torch.isfinite(gravity_aligned(torch.zeros(1, 6, 1000), UNSCALED)).all()
+
+
+def test_alignment_stays_in_float32_where_products_are_not() -> None:
+    imu = windows()
+    with torch.autocast("cpu", torch.bfloat16):
+        level = gravity_aligned(imu, UNSCALED)
+    assert torch.equal(level, gravity_aligned(imu, UNSCALED))
 
 
 def test_the_spectrum_shows_a_sine_in_its_bin_however_the_device_is_turned() -> None:
@@ -121,14 +131,14 @@ def test_the_spectrum_shows_a_sine_in_its_bin_however_the_device_is_turned() -> 
     torch.nn.init.eye_(spectrum.project.weight)
     torch.nn.init.zeros_(spectrum.project.bias)
     with torch.no_grad():
-        whole = torch.zeros(1, 1000, dtype=torch.bool)
-        bins = spectrum(gravity_aligned(imu) / 9.8, whole)[0, 0].reshape(4, 50)
+        whole, g = torch.ones(1, 1000), UNSCALED / 9.8
+        bins = spectrum(gravity_aligned(imu, g), whole)[0, 0].reshape(4, 50)
         assert bins[0, :48].argmax() == 6
-        again = spectrum(gravity_aligned(turned(imu)) / 9.8, whole)[0, 0].reshape(4, 50)
+        again = spectrum(gravity_aligned(turned(imu), g), whole)[0, 0].reshape(4, 50)
         torch.testing.assert_close(bins[0], again[0], atol=1e-3, rtol=1e-3)
         part = whole.clone()
-        part[:, 600:] = True
-        cut = torch.where(part[:, None, :], 0.0, imu)
-        short = spectrum(gravity_aligned(cut) / 9.8, part)[0, 0].reshape(4, 50)
+        part[:, 602:] = 0.0
+        short = spectrum(gravity_aligned(imu * part, g), part)[0, 0].reshape(4, 50)
     assert short[0, :48].argmax() in (5, 6, 7)
-    assert abs(short[0, 49] - bins[0, 49]) < 0.05  # of the whole variance
+    assert abs(short[0, 48] - bins[0, 48]) < 0.05  # of the whole variance
+    assert abs(short[0, 49] - 1) < 0.02  # the mean, of what was measured alone
