@@ -34,8 +34,8 @@ _FLOOR = 1e-5
 class EncoderConfig:
     """Shape of the encoder; 0.6 M parameters by default."""
 
-    patch_samples: int = 50
-    """0.25 s at 200 Hz: 20 patches a window. Patches of 40 ms (AURA-MFM) see no gait cycle."""
+    patch_samples: int = 100
+    """0.5 s at 200 Hz, about a step: 10 patches a window. Patches of 40 ms (AURA-MFM) see none."""
 
     width: int = 128
     """Size of a token."""
