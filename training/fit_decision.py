@@ -29,13 +29,13 @@ from rich.table import Table
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_auc_score
 
+from edge.evaluate import expected_calibration_error
 from edge.posture import POSTURES, SEGMENTS, UNKNOWN
 from firmware_bridge.errors import InputError
 from training.heldout import Choice, Fitting, Heldout, Matrix, decision_record
 from training.posture_tables import Angles, fit_tables
 from training.protocols.corpora import Library
 
-_ECE_BINS = 15
 _TEMPERATURES = (0.05, 20.0)
 
 NOTHING_HELD_OUT = Choice(posture_weight=1.0)
@@ -193,14 +193,10 @@ def _log_softmax(scores: Matrix) -> Matrix:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def expected_calibration_error(log_probability: Matrix, truth: NDArray[np.int64]) -> float:
-    """Mean distance of the best label's probability from how often it is right, over 15 bins of
-    equal width (Guo et al. 2017, eq. 3)."""
+def _calibration_error(log_probability: Matrix, truth: NDArray[np.int64]) -> float:
+    """Expected calibration error of (N, L) log-probabilities of labels."""
     confidence = np.exp(log_probability.max(axis=1))
-    right = log_probability.argmax(axis=1) == truth
-    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
-    gap = np.bincount(bins, confidence - right, minlength=_ECE_BINS)
-    return float(np.abs(gap).sum() / len(truth))
+    return expected_calibration_error(confidence, log_probability.argmax(axis=1) == truth)
 
 
 def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dict[str, Any]:
@@ -225,8 +221,7 @@ def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dic
                 "posture": f1["after"][i],
             }
             cell["ece"] = {
-                name: expected_calibration_error(scores[name][rows], truth)
-                for name in ("before", "after")
+                name: _calibration_error(scores[name][rows], truth) for name in ("before", "after")
             }
             cells.append(cell)
     means = {

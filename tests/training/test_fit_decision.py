@@ -25,10 +25,10 @@ from tests.conftest import walk
 from tests.training.conftest import HashedText
 from training.__main__ import main
 from training.fit_decision import (
+    _calibration_error,
     _left_out,
     _Parts,
     choose,
-    expected_calibration_error,
     fit_rejection,
 )
 from training.heldout import Choice, Heldout, decision_record
@@ -395,8 +395,8 @@ def test_mixtures_are_those_of_the_runtime() -> None:
 
 def test_calibration_error() -> None:
     sure = np.log([[0.9, 0.1]] * 10)
-    assert expected_calibration_error(sure, np.array([0] * 9 + [1])) == pytest.approx(0, abs=1e-9)
-    assert expected_calibration_error(sure, np.array([0] * 4 + [1] * 6)) == pytest.approx(0.5)
+    assert _calibration_error(sure, np.array([0] * 9 + [1])) == pytest.approx(0, abs=1e-9)
+    assert _calibration_error(sure, np.array([0] * 4 + [1] * 6)) == pytest.approx(0.5)
 
 
 def softmax(z: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -37,7 +37,7 @@ from training.protocols.degrade import (
     with_lost_packets,
     without_gyroscope,
 )
-from training.protocols.heads import fine_tune, forest_head, linear_head
+from training.protocols.heads import fine_tune, forest_head, gravity, linear_head
 from training.protocols.labelled import Amount
 from training.protocols.placements import heads
 from training.protocols.report import Report
@@ -292,6 +292,33 @@ def test_fine_tuning_learns_and_leaves_the_encoder_alone(
     assert (said == scorable.truth).all()
     assert all(torch.equal(v, before[n]) for n, v in encoder.state_dict().items())
     assert not torch.equal(tuned.encoder.state_dict()["project.weight"], before["project.weight"])
+
+
+def test_a_head_sees_the_direction_of_gravity(tmp_path: Path) -> None:
+    """An encoder that gives every window the same embedding, and windows that differ in how the
+    device hangs, with noise and a gap."""
+    torch.manual_seed(1)
+    imu, label = torch.randn(40, 6, 1000), np.repeat([0, 1], 20)
+    imu[:20, 2] += 9.8
+    imu[20:, 0] += 9.8
+    imu[:, :, :300] = torch.nan
+    directions = gravity(imu)
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(40))
+    assert (directions[:20, 2] > 0.99).all() and (directions[20:, 0] > 0.99).all()
+    assert torch.equal(gravity(torch.full((1, 6, 1000), torch.nan)), torch.zeros(1, 3))
+
+    class Blind(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.same = torch.nn.Parameter(torch.ones(8) / 8**0.5)
+
+        def forward(self, imu: torch.Tensor) -> torch.Tensor:
+            return self.same.expand(len(imu), -1)
+
+    prototypes = np.eye(2, 8, dtype=np.float32)
+    tuned = fine_tune(Blind(), prototypes, imu.numpy(), np.arange(40), label, 0)
+    with torch.no_grad():
+        assert (tuned(imu).argmax(1).numpy() == label).all()
 
 
 def test_heads_move_between_placements_on_other_subjects(tmp_path: Path) -> None:

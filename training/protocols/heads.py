@@ -35,20 +35,32 @@ LEARNING_RATE = 3e-4
 LOGIT_SCALE = 20.0
 """The head starts as the zero-shot decision: prototypes times this."""
 
+GRAVITY_RATE = 10 * LEARNING_RATE
+"""Of the weights on the direction of gravity, which start at nothing."""
+
 TREES = 250
 
 Labels = NDArray[np.integer[Any]]
 
 
+def gravity(imu: torch.Tensor) -> torch.Tensor:
+    """(B, 6, 1000) windows, NaN where missing -> (B, 3) unit vectors of their mean acceleration.
+
+    Heads see it beside the embedding: how a device hangs on its wearer tells postures apart where
+    the labelled windows are of one placement, and an encoder may be blind to it on purpose.
+    """
+    return functional.normalize(imu[:, :3].nanmean(-1).nan_to_num(), dim=1)
+
+
 def linear_head(
     train: NDArray[np.float32], label: Labels, test: NDArray[np.float32]
 ) -> NDArray[np.integer[Any]]:
-    """Transfer: multinomial logistic regression on embeddings of a frozen encoder.
+    """Transfer: multinomial logistic regression on what a frozen encoder gives.
 
     Args:
-        train: (N, D) unit vectors.
+        train: (N, D) embeddings, perhaps with `gravity` beside them.
         label: (N,) their classes, by number.
-        test: (M, D) unit vectors.
+        test: (M, D)
 
     Returns:
         (M,) the classes said, of those trained on.
@@ -77,7 +89,7 @@ def forest_head(
 
 
 class Tuned(nn.Module):
-    """An encoder with a linear head."""
+    """An encoder with a linear head on its embedding and on the direction of gravity."""
 
     def __init__(self, encoder: nn.Module, prototypes: NDArray[np.float32]) -> None:
         super().__init__()
@@ -86,10 +98,14 @@ class Tuned(nn.Module):
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(prototypes) * LOGIT_SCALE)
             self.head.bias.zero_()
+        self.posture = nn.Linear(3, len(prototypes), bias=False)
+        nn.init.zeros_(self.posture.weight)
 
     def forward(self, imu: torch.Tensor) -> torch.Tensor:
         """(B, 6, 1000) windows -> (B, L) logits."""
-        logits: torch.Tensor = self.head(self.encoder(imu))
+        logits: torch.Tensor = self.head(self.encoder(imu)) + self.posture(
+            gravity(imu) * LOGIT_SCALE
+        )
         return logits
 
 
@@ -124,7 +140,12 @@ def fine_tune(
     tuned = Tuned(deepcopy(encoder), prototypes).to(device).train()
     batch = min(BATCH, len(rows))
     steps = max(MIN_STEPS, epochs * math.ceil(len(rows) / batch))
-    optimizer = torch.optim.AdamW(tuned.parameters(), LEARNING_RATE, weight_decay=0.05)
+    slow = [*tuned.encoder.parameters(), *tuned.head.parameters()]
+    groups: list[dict[str, Any]] = [
+        {"params": slow},
+        {"params": tuned.posture.parameters(), "lr": GRAVITY_RATE},
+    ]
+    optimizer = torch.optim.AdamW(groups, LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     weight = torch.from_numpy(1 / np.bincount(label)[label])
     for _ in range(steps):

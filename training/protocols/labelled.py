@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from training.baselines.features import features
 from training.protocols.cells import Cell
 from training.protocols.corpora import Scorable, Target
-from training.protocols.heads import fine_tune, forest_head, linear_head
+from training.protocols.heads import fine_tune, forest_head, gravity, linear_head
 from training.protocols.options import FORESTS
 from training.protocols.sources import Source
 from training.protocols.splits import (
@@ -67,6 +68,7 @@ class LabelledBench:
         self.splits = cache(self._splits)
         self.scorable: Callable[[], Scorable] = cache(lambda: workshop.library.scorable(target))
         self.features = cache(self._features)
+        self.gravity = cache(self._gravity)
 
     def cells(
         self, sources: Sequence[Source], seeds: Sequence[int], amounts: Sequence[Amount]
@@ -130,6 +132,7 @@ class LabelledBench:
         }
         if setting != ZERO_SHOT:
             facts["folds"] = self._folds
+            facts["head_sees"] = "embedding, gravity"
         if setting == FINE_TUNING:
             facts["epochs"] = self._epochs
         if source is not None:
@@ -147,7 +150,7 @@ class LabelledBench:
                 features[train], label[train], features[test], seed
             )
         if setting == TRANSFER:
-            vectors = self._embeddings(source, seed)
+            vectors = np.hstack([self._embeddings(source, seed), self.gravity()])
             return lambda train, test: linear_head(vectors[train], label[train], vectors[test])
         prototypes = self.workshop.prototypes(self.target.labels, source.text_encoder)
         encoder: Any = source.load(seed)
@@ -190,6 +193,15 @@ class LabelledBench:
         return self._embedded[1]
 
     def _features(self) -> NDArray[np.float32]:
+        return np.concatenate([features(imu) for imu in self._windows()])
+
+    def _gravity(self) -> NDArray[np.float32]:
+        """(M, 3) of all scorable windows."""
+        found = [gravity(torch.from_numpy(np.asarray(w, np.float32))) for w in self._windows()]
+        return torch.cat(found).numpy()
+
+    def _windows(self) -> Iterator[NDArray[Any]]:
+        """All scorable windows, about a thousand at a time."""
         scorable = self.scorable()
-        chunks = np.array_split(scorable.rows, max(1, len(scorable.rows) // 1024))
-        return np.concatenate([features(scorable.imu[rows]) for rows in chunks])
+        for rows in np.array_split(scorable.rows, max(1, len(scorable.rows) // 1024)):
+            yield scorable.imu[rows]
