@@ -1,4 +1,5 @@
-"""`edge-eval`: zero-shot accuracy of a bundle on a labelled corpus, through the streaming path."""
+"""`edge-eval`: zero-shot accuracy and calibration of a bundle on a labelled corpus, through the
+streaming path; of the whole corpus, by placement and by group of subjects."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from firmware_bridge.errors import AuraError, InputError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from rich.table import Table
 
     from edge.bundle import Bundle
     from edge.corpus import Corpus, CorpusRecording
@@ -32,6 +34,7 @@ _BETWEEN_RECORDINGS_S = 60.0
 """Pause put between two recordings of one subject that are streamed as one wearing."""
 
 _RESAMPLES = 1000
+_ECE_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Scored:
     """The best label, whether or not it fits."""
     unknown: bool = False
     """Whether none of the labels fits: `edge-run` would not say the best one."""
+    placement: str = ""
+    """Where the device was worn, in the corpus' words, whether or not the decision was told."""
+    probability: float = 1.0
+    """Of the best label, whether or not it fits."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +94,18 @@ def _parser() -> argparse.ArgumentParser:
         default="corpus",
         help="whether the decision is told where each device was worn (default: corpus)",
     )
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE.json",
+        help="group name -> list of subjects; each group is also scored by itself",
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE.png",
+        help="draw the confusion matrix and the reliability diagram (.png, .svg or .pdf)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 
@@ -96,16 +115,20 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         result = _run(args)
+        if args.json:
+            print(json.dumps(result, indent=1))
+        else:
+            _print_tables(result)
+        if args.picture:
+            from edge.evaluate_picture import draw  # matplotlib takes half a second to import
+
+            draw(result, args.picture)  # last: where it fails, the result is not lost
     except AuraError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    if args.json:
-        print(json.dumps(result, indent=1))
-    else:
-        _print_tables(result)
     return 0
 
 
@@ -114,9 +137,17 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     from edge.corpus import read_corpus
     from edge.labels import resolve_labels
 
+    if args.picture:
+        from edge.evaluate_picture import check_picture
+
+        check_picture(args.picture)
     bundle = load_bundle(args.bundle or DEFAULT_BUNDLE)
     corpus = read_corpus(args.corpus)
     own = sorted({s.label for r in corpus.recordings() for s in r.segments})
+    groups = None
+    if args.groups:
+        subjects = sorted({r.subject for r in corpus.recordings()})
+        groups = read_groups(args.groups, corpus.name, subjects)
     mapping = read_mapping(args.labels, corpus.name, own) if args.labels else {n: n for n in own}
     labels = resolve_labels(list(dict.fromkeys(mapping.values())), bundle)
     scored, not_valid = score(bundle, labels, corpus, mapping, args.context, args.placement)
@@ -127,7 +158,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
         "bundle": bundle.id,
         "context": args.context,
         "placement": args.placement,
-        **metrics(scored, labels.names),
+        **metrics(scored, labels.names, groups),
         "n_not_classified": not_valid,
     }
 
@@ -143,12 +174,7 @@ def read_mapping(path: Path, corpus: str, own: list[str]) -> dict[str, str]:
     Raises:
         InputError: no such file, not that, or none of its labels is the corpus'.
     """
-    try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    mapping = _read_json(path)
     if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
         raise InputError(f"{path}: expected an object, corpus label -> label text")
     absent = [name for name in mapping if name not in own]
@@ -160,6 +186,49 @@ def read_mapping(path: Path, corpus: str, own: list[str]) -> dict[str, str]:
     if absent:
         print(f"note: {complaint}", file=sys.stderr)
     return {name: text for name, text in mapping.items() if name in own}
+
+
+def read_groups(path: Path, corpus: str, subjects: Sequence[str]) -> dict[str, list[str]]:
+    """Group name -> its subjects, from a file. Subjects may be in no group.
+
+    Args:
+        path: a JSON object.
+        corpus: its name.
+        subjects: all that it has.
+
+    Raises:
+        InputError: no such file, not that, a subject that the corpus lacks or one in two groups.
+    """
+    groups = _read_json(path)
+    if not (isinstance(groups, dict) and groups and all(map(_is_group, groups.values()))):
+        raise InputError(f"{path}: expected an object, group name -> list of subjects (strings)")
+    group_of: dict[str, str] = {}
+    for group, members in groups.items():
+        for subject in members:
+            if subject not in subjects:
+                raise InputError(
+                    f"{path}: {group!r}: {corpus} has no subject {subject!r}; "
+                    f"it has: {', '.join(subjects)}"
+                )
+            if group_of.setdefault(subject, group) != group:
+                raise InputError(
+                    f"{path}: subject {subject!r} is in two groups, {group_of[subject]!r} and "
+                    f"{group!r}; leave it in one"
+                )
+    return groups
+
+
+def _is_group(members: object) -> bool:
+    return isinstance(members, list) and bool(members) and all(isinstance(m, str) for m in members)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
 
 
 def score(
@@ -206,8 +275,17 @@ def score(
             if prediction.best is None:
                 not_valid += 1
             else:
-                subject, best = stream[0][0].subject, prediction.best.label
-                scored.append(Scored(subject, truth, best, prediction.unknown))
+                # All recordings of a stream share their subject and placement.
+                scored.append(
+                    Scored(
+                        stream[0][0].subject,
+                        truth,
+                        prediction.best.label,
+                        prediction.unknown,
+                        stream[0][0].placement,
+                        prediction.best.probability,
+                    )
+                )
         not_valid += len(truths) - len(predictions)
     return scored, not_valid
 
@@ -269,27 +347,31 @@ def _one_after_another(wearing: list[_Part]) -> Iterator[_Part]:
         offset += ceil(length_s * SIGNAL.rate_hz)
 
 
-def metrics(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy, macro-F1 with a bootstrap interval over subjects, per class, confusion matrix; all
-    of the best labels, also where the window would be called unknown."""
+def metrics(
+    scored: Sequence[Scored],
+    labels: tuple[str, ...],
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """What `edge-eval` reports of the best labels, also where the window would be called unknown.
+
+    Accuracy; macro-F1 with a bootstrap interval over subjects, of the whole, by placement and by
+    group; per class; confusion matrix; calibration.
+
+    Args:
+        scored: one window or more.
+        labels: the label set.
+        groups: group name -> its subjects; None: nothing is reported by group.
+    """
     import numpy as np
 
-    index = {name: i for i, name in enumerate(labels)}
-    subjects = sorted({s.subject for s in scored})
-    by_subject = np.zeros((len(subjects), len(labels), len(labels)), int)
-    for s in scored:
-        by_subject[subjects.index(s.subject), index[s.truth], index[s.said]] += 1
+    by_subject = _confusion_by_subject(scored, labels)
     confusion = by_subject.sum(axis=0)
     precision, recall, f1 = _per_class(confusion)
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(subjects), size=(_RESAMPLES, len(subjects)))
-    resampled = [macro_f1(by_subject[draw].sum(axis=0)) for draw in draws]
-    return {
+    confidence = np.array([s.probability for s in scored])
+    right = np.array([s.said == s.truth for s in scored])
+    result = {
         "accuracy": float(np.trace(confusion) / confusion.sum()),
-        "macro_f1": macro_f1(confusion),
-        "macro_f1_ci": [float(q) for q in np.quantile(resampled, [0.025, 0.975])],
-        "n_windows": int(confusion.sum()),
-        "n_subjects": len(subjects),
+        **_over_subjects(by_subject),
         "unknown_fraction": sum(s.unknown for s in scored) / len(scored),
         "labels": list(labels),
         "per_class": {
@@ -299,10 +381,99 @@ def metrics(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]:
                 "f1": float(f1[i]),
                 "n_windows": int(confusion[i].sum()),
             }
-            for name, i in index.items()
+            for i, name in enumerate(labels)
         },
         "confusion": confusion.tolist(),
+        "ece": expected_calibration_error(confidence, right),
+        "reliability": reliability(confidence, right),
+        "by_placement": {
+            placement: _of_part([s for s in scored if s.placement == placement], labels)
+            for placement in sorted({s.placement for s in scored})
+        },
     }
+    if groups is not None:
+        result["by_group"] = {
+            group: _of_part([s for s in scored if s.subject in members], labels)
+            for group, members in groups.items()
+        }
+    return result
+
+
+def _of_part(scored: Sequence[Scored], labels: tuple[str, ...]) -> dict[str, Any]:
+    return _over_subjects(_confusion_by_subject(scored, labels))
+
+
+def _confusion_by_subject(scored: Sequence[Scored], labels: tuple[str, ...]) -> NDArray[np.int64]:
+    """(S, L, L) windows, rows truth and columns said, of the subjects that have any."""
+    import numpy as np
+
+    row = {name: i for i, name in enumerate(labels)}
+    subject = {name: i for i, name in enumerate(sorted({s.subject for s in scored}))}
+    by_subject = np.zeros((len(subject), len(labels), len(labels)), np.int64)
+    for s in scored:
+        by_subject[subject[s.subject], row[s.truth], row[s.said]] += 1
+    return by_subject
+
+
+def _over_subjects(by_subject: NDArray[np.int64]) -> dict[str, Any]:
+    """Macro-F1 of (S, L, L) confusion matrices, over the classes that truly occur in them (parts
+    with other classes do not compare), with its 95 % bootstrap interval over subjects; None for
+    both where there are no subjects."""
+    import numpy as np
+
+    n = len(by_subject)
+    f1, interval = None, None
+    if n:
+        draws = np.random.default_rng(0).integers(n, size=(_RESAMPLES, n))
+        resampled = [macro_f1(by_subject[draw].sum(axis=0)) for draw in draws]
+        f1 = macro_f1(by_subject.sum(axis=0))
+        interval = [float(q) for q in np.quantile(resampled, [0.025, 0.975])]
+    return {
+        "macro_f1": f1,
+        "macro_f1_ci": interval,
+        "n_windows": int(by_subject.sum()),
+        "n_subjects": n,
+        "n_classes": int(by_subject.any(axis=(0, 2)).sum()),
+    }
+
+
+def reliability(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_]
+) -> list[dict[str, float]]:
+    """How often what is said with a probability is right: a reliability diagram.
+
+    Args:
+        confidence: (N,) probability of the best label, 0 to 1.
+        right: (N,) whether it is the true one.
+
+    Returns:
+        Of 15 bins of equal width those that hold windows, in order: `from` and `to` (1 belongs to
+        the last bin), `n_windows`, `confidence` (mean probability) and `accuracy`.
+    """
+    import numpy as np
+
+    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
+    return [
+        {
+            "from": float(b / _ECE_BINS),
+            "to": float((b + 1) / _ECE_BINS),
+            "n_windows": int((bins == b).sum()),
+            "confidence": float(confidence[bins == b].mean()),
+            "accuracy": float(right[bins == b].mean()),
+        }
+        for b in np.unique(bins)
+    ]
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    """Mean distance of the best label's probability from how often it is right, over the bins of
+    `reliability`, by their windows (Guo et al. 2017, "On Calibration of Modern Neural Networks",
+    eq. 3)."""
+    gaps = (
+        b["n_windows"] * abs(b["confidence"] - b["accuracy"])
+        for b in reliability(confidence, right)
+    )
+    return sum(gaps) / len(right)
 
 
 def _per_class(
@@ -327,15 +498,16 @@ def macro_f1(confusion: NDArray[np.int64]) -> float:
 
 def _print_tables(result: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    low, high = result["macro_f1_ci"]
     console.print(
         f"{result['corpus']}: {result['n_windows']} windows of {result['n_subjects']} subjects, "
         f"context {result['context']}, bundle {result['bundle']}\n"
         f"accuracy {result['accuracy']:.3f}   macro-F1 {result['macro_f1']:.3f} "
-        f"(95 % over subjects {low:.3f} to {high:.3f})\n"
+        f"(95 % over subjects {interval_text(result)})\n"
+        f"expected calibration error {result['ece']:.3f}\n"
         f"{result['unknown_fraction']:.1%} of the windows would be called unknown",
         highlight=False,
     )
@@ -350,10 +522,38 @@ def _print_tables(result: dict[str, Any]) -> None:
     for i, name in enumerate(result["labels"]):
         own = result["per_class"][name]
         cells = [str(n or ".") for n in result["confusion"][i]]
-        table.add_row(str(i + 1), name, f"{own['f1']:.2f}", str(own["n_windows"]), *cells)
+        table.add_row(str(i + 1), escape(name), f"{own['f1']:.2f}", str(own["n_windows"]), *cells)
     console.print(table)
+    if len(result["by_placement"]) > 1:
+        console.print(_table_of_parts("placement", result["by_placement"]))
+    if "by_group" in result:
+        console.print(_table_of_parts("group", result["by_group"]))
     if result["n_not_classified"]:
         console.print(f"{result['n_not_classified']} windows not classified: too much missing")
+
+
+def interval_text(part: dict[str, Any]) -> str:
+    """The interval of a macro-F1, for people."""
+    low, high = part["macro_f1_ci"]
+    return f"{low:.3f} to {high:.3f}"
+
+
+def _table_of_parts(kind: str, parts: dict[str, dict[str, Any]]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(kind, "macro-F1", "95 % over subjects", "classes", "windows", "subjects")
+    for name, part in parts.items():
+        is_scored = part["n_subjects"] > 0
+        table.add_row(
+            escape(name),
+            f"{part['macro_f1']:.3f}" if is_scored else "-",
+            interval_text(part) if is_scored else "-",
+            str(part["n_classes"]),
+            str(part["n_windows"]),
+            str(part["n_subjects"]),
+        )
+    return table
 
 
 if __name__ == "__main__":
