@@ -2,7 +2,8 @@
 
 * `manifest.json`: everything the runtime must know, and the sizes and hashes of the other files.
 * `encoder.onnx`: one window -> one unit vector; its metadata repeats the signal contract.
-* `prototypes.npz`: `prototypes` (A, 512) float16 of the label bank, `centre` (512,) float32.
+* `prototypes.npz`: `prototypes` (A, 512) float16 of the label bank, `centre` (512,) float32, and
+  perhaps `reference` (R, 512) float16, what the encoder makes of windows of all kinds.
 * `golden.npz`: a window `imu` (6, 1000) and its `embedding` (512,); loading embeds it again.
 * optionally `text_encoder.onnx` and `vocab.txt`, for labels outside the bank.
 
@@ -28,8 +29,9 @@ from edge.encoder import Encoder
 from edge.spec import SIGNAL
 from firmware_bridge.errors import InputError
 
-FORMAT_VERSION = 2
-"""Version 2 may hold a `decision`; without one, a bundle decides as those of version 1 do."""
+FORMAT_VERSION = 3
+"""Version 2 may hold a `decision`, which decides by standard scores from version 3 on; without one,
+a bundle decides as those of version 1 do."""
 
 MANIFEST = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
@@ -78,6 +80,9 @@ class Bundle:
 
     centre: NDArray[np.float32]
     """(D,) mean text vector that the prototypes are centred on."""
+
+    reference: NDArray[np.float32] | None = None
+    """(R, D) embeddings of windows of all kinds; what is usual for a label is told by them."""
 
     @property
     def id(self) -> str:
@@ -140,14 +145,19 @@ def load_bundle(folder: Path) -> Bundle:
             f"{folder}: its encoder expects another signal than this runtime makes "
             f"({_first_difference(manifest['signal'], json.dumps(SIGNAL.to_json()))})"
         )
-    prototypes, centre = _read_prototypes(folder / PROTOTYPES_FILE)
+    prototypes, centre, reference = _read_prototypes(folder / PROTOTYPES_FILE)
     if len(prototypes) != len(manifest["label_bank"]):
         raise InputError(
             f"{folder}: {len(prototypes)} prototypes for {len(manifest['label_bank'])} activities "
             "of the label bank; export the bundle again"
         )
-    bundle = Bundle(folder, manifest, encoder, prototypes, centre)
-    _ = bundle.decision  # parsed here, so that a malformed one is refused here
+    bundle = Bundle(folder, manifest, encoder, prototypes, centre, reference)
+    decision = bundle.decision  # parsed here, so that a malformed one is refused here
+    if decision and decision.standard_scale is not None and reference is None:
+        raise InputError(
+            f"{folder / PROTOTYPES_FILE}: no array `reference`, which decision.standard needs; "
+            "export the bundle again"
+        )
     _check_golden(folder / GOLDEN_FILE, encoder)
     return bundle
 
@@ -217,12 +227,22 @@ def _first_difference(signal: dict[str, Any], other: str | None) -> str:
     return "no difference"
 
 
-def _read_prototypes(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _read_prototypes(
+    path: Path,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
+    """Prototypes, centre and reference embeddings, where there are any."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return arrays["prototypes"].astype(np.float32), arrays["centre"].astype(np.float32)
+            reference = arrays["reference"].astype(np.float32) if "reference" in arrays else None
+            prototypes, centre = (arrays[k].astype(np.float32) for k in ("prototypes", "centre"))
     except (KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: unreadable ({error}); export the bundle again") from None
+    if reference is not None and reference.shape[1:] != prototypes.shape[1:]:
+        raise InputError(
+            f"{path}: `reference` has shape {reference.shape}, expected "
+            f"(R, {prototypes.shape[1]}); export the bundle again"
+        )
+    return prototypes, centre, reference
 
 
 def _check_golden(path: Path, encoder: Encoder) -> None:

@@ -1,8 +1,9 @@
 """How a bundle's labels are decided between: `decision` of its manifest, see `export/BUNDLE.md`.
 
-Three things speak for a label: the cosine of the window's embedding with the label's own prototype;
-the activities that the encoder was trained on, whose probabilities are carried over to the label by
-the similarity of the texts (the bridge); and the posture that gravity shows.
+Three things speak for a label: the cosine of the window's embedding with the label's own prototype,
+perhaps against what is usual for that label; the activities that the encoder was trained on, whose
+probabilities are carried over to the label by the similarity of the texts (the bridge); and the
+posture that gravity shows.
 
 How a label compares with the others does not say that its activity is there. What does is presence:
 how close in text the labels come to what the window seems to be.
@@ -61,6 +62,10 @@ class Decision:
     reject_below: float | None = None
     """A window of less presence is unknown; None: none ever is."""
 
+    standard_scale: float | None = None
+    """Multiplier of the standard scores that take the place of the scaled cosines; None: they do
+    not."""
+
     @property
     def asks_vocabulary(self) -> bool:
         """Whether it counts what a window seems to be among the trained activities."""
@@ -92,6 +97,7 @@ class Decision:
             _number(record, "decision.temperature", above=0.0),
             _bank_postures(bank),
             _reject_below(record),
+            _standard_scale(record),
         )
 
 
@@ -124,6 +130,12 @@ def _reject_below(record: dict[str, Any]) -> float | None:
     return float(below)
 
 
+def _standard_scale(record: dict[str, Any]) -> float | None:
+    if "standard" not in record:
+        return None
+    return _number(_section(record, "standard"), "decision.standard.scale", above=0.0)
+
+
 def _rows(rows: Any, bank_size: int) -> NDArray[np.intp]:
     good = isinstance(rows, list) and all(type(r) is int and 0 <= r < bank_size for r in rows)
     if not good or not rows or len(set(rows)) < len(rows):
@@ -148,6 +160,28 @@ def _bank_postures(bank: list[dict[str, Any]]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
+class Standard:
+    """What cosine is usual for each label.
+
+    Some prototypes come close to every window and some to none (hubness, Radovanovic et al. 2010);
+    a label is told by how far above its own usual similarity a window is.
+    """
+
+    mean: NDArray[np.float64]
+    """(L,) over windows of all kinds."""
+
+    deviation: NDArray[np.float64]
+    """(L,) standard deviation over the same, above 0."""
+
+    @classmethod
+    def of(cls, reference: NDArray[np.float32], prototypes: NDArray[np.float32]) -> Standard:
+        """From (R, D) embeddings of windows that were drawn as training draws them, and (L, D)."""
+        cosine = reference.astype(np.float64) @ prototypes.T.astype(np.float64)
+        # A prototype may be at right angles to all embeddings; nothing tells it then, but no NaN.
+        return cls(cosine.mean(axis=0), np.maximum(cosine.std(axis=0), 1e-6))
+
+
+@dataclass(frozen=True)
 class LabelDecision:
     """A decision, worked out for one label set."""
 
@@ -165,6 +199,9 @@ class LabelDecision:
     nearest: NDArray[np.float64]
     """(V,) cosine of each activity of the vocabulary with the label that comes nearest to it."""
 
+    standard: Standard | None = None
+    """None where the rule takes the cosines as they are."""
+
     _by_segment: dict[str, LogLikelihoods] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -174,6 +211,7 @@ class LabelDecision:
         bank: NDArray[np.float32],
         prototypes: NDArray[np.float32],
         rows: Sequence[int | None],
+        reference: NDArray[np.float32] | None = None,
     ) -> LabelDecision:
         """Work a decision out.
 
@@ -182,7 +220,13 @@ class LabelDecision:
             bank: (A, D) prototypes of its label bank.
             prototypes: (L, D) of the labels to decide between.
             rows: each label's row in the bank; None for a label outside it.
+            reference: (R, D) the bundle's reference embeddings, where the rule asks for them.
         """
+        standard = None
+        if rule.standard_scale is not None:
+            if reference is None:
+                raise ValueError("standard scores need reference embeddings")
+            standard = Standard.of(reference, prototypes)
         vocabulary = bank[rule.vocabulary_rows]
         return cls(
             rule,
@@ -190,11 +234,13 @@ class LabelDecision:
             transfer_matrix(vocabulary, prototypes, rule.bridge_temperature),
             _label_postures(rule.bank_postures, bank, prototypes, rows),
             (_unit(vocabulary) @ _unit(prototypes).T).max(axis=1),
+            standard,
         )
 
     def scores(
         self,
-        logits: NDArray[np.float64],
+        cosine: NDArray[np.float64],
+        logit_scale: float,
         vocabulary_cosine: NDArray[np.float64],
         segment: str,
         evidence: PostureEvidence | None,
@@ -202,7 +248,8 @@ class LabelDecision:
         """What the labels of a window are ranked by, and its presence.
 
         Args:
-            logits: (L,) scaled cosines of the labels' own prototypes.
+            cosine: (L,) of the labels' own prototypes.
+            logit_scale: multiplier of the cosines.
             vocabulary_cosine: (V,) of the embedding with the vocabulary; not looked at where the
                 rule does not ask for it.
             segment: body segment that the device is worn on (`edge.posture.SEGMENTS`).
@@ -214,6 +261,11 @@ class LabelDecision:
             where the rule does not ask.
         """
         rule, presence = self.rule, None
+        if rule.standard_scale is None or self.standard is None:
+            logits = logit_scale * cosine
+        else:
+            usual = self.standard
+            logits = rule.standard_scale * (cosine - usual.mean) / usual.deviation
         if rule.asks_vocabulary:
             odds = np.exp(rule.vocabulary_scale * (vocabulary_cosine - vocabulary_cosine.max()))
             seems = odds / odds.sum()

@@ -94,7 +94,9 @@ def resolve_labels(labels: list[str], bundle: Bundle) -> LabelSet:
     prototypes = np.stack(vectors).astype(np.float32)
     decision = None
     if bundle.decision is not None:
-        decision = LabelDecision.between(bundle.decision, bundle.prototypes, prototypes, rows)
+        decision = LabelDecision.between(
+            bundle.decision, bundle.prototypes, prototypes, rows, bundle.reference
+        )
     return LabelSet(tuple(labels), prototypes, tuple(made_by), decision)
 
 

@@ -102,9 +102,13 @@ class LabelSet:
         n = len(self.names)
         cosine = (self._compared @ embedding).astype(np.float64)
         similarity = cosine[:n]
-        score, presence, unknown = logit_scale * similarity, None, False
-        if self.decision is not None:
-            score, presence = self.decision.scores(score, cosine[n:], segment, evidence)
+        presence, unknown = None, False
+        if self.decision is None:
+            score = logit_scale * similarity
+        else:
+            score, presence = self.decision.scores(
+                similarity, logit_scale, cosine[n:], segment, evidence
+            )
             unknown = self.decision.is_unknown(presence)
         odds = np.exp(score - score.max())
         probability = odds / odds.sum()

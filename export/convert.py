@@ -87,8 +87,9 @@ DEFAULT_LABELS = (
 
 _TIMED_ROUNDS = 200
 
-_WITHOUT_DECISION = 1
-"""Format of a bundle that decides by the cosine alone: the oldest runtimes read it."""
+_WITHOUT_DECISION, _WITHOUT_STANDARD = 1, 2
+"""Formats of bundles that decide by the cosine alone, and by no standard scores: older runtimes
+read them."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -201,6 +202,11 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
     if job.decision:
         bank, rows = with_trained(bank, state["provenance"]["activities"])
         decision = read_decision(job.decision, bank, rows)
+        if "standard" in decision and "reference" not in state:
+            raise InputError(
+                f"{checkpoint}: holds no reference embeddings, which {job.decision} needs; they "
+                "come with the end of a training: finish it with --resume, or train it again"
+            )
     text_encoder = load_text_encoder(config.text_encoder)
     calibration, gate = None, windows_of_recording()
     if heldout:
@@ -223,7 +229,10 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
     if decision is not None:
         # The scale that the decision was fitted under, in the place of the one training learned.
         manifest["logit_scale"] = decision.pop("logit_scale", manifest["logit_scale"])
-        manifest |= {"decision": decision, "format_version": FORMAT_VERSION}
+        oldest_reader = FORMAT_VERSION if "standard" in decision else _WITHOUT_STANDARD
+        manifest |= {"decision": decision, "format_version": oldest_reader}
+    standard = decision is not None and "standard" in decision
+    reference = {"reference": state["reference"].numpy()} if standard else {}
     job.out.mkdir(parents=True, exist_ok=True)
     with staging(job.out) as staged:
         (staged / ENCODER_FILE).write_bytes(encoder)
@@ -231,6 +240,7 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
             staged / PROTOTYPES_FILE,
             prototypes=prototypes.astype(np.float16),
             centre=text_encoder.centre.astype(np.float32),
+            **reference,
         )
         golden = golden_window()
         embedding = Encoder(staged / ENCODER_FILE).embed(golden)

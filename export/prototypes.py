@@ -167,9 +167,13 @@ def add_labels(
         else _still_known(bundle, bank.entries)
     )
     with staging(bundle_folder) as staged:
-        np.savez(
-            staged / PROTOTYPES_FILE, prototypes=np.stack(bank.prototypes), centre=bundle.centre
-        )
+        arrays: dict[str, NDArray[np.floating[Any]]] = {
+            "prototypes": np.stack(bank.prototypes),
+            "centre": bundle.centre,
+        }
+        if bundle.reference is not None:
+            arrays["reference"] = bundle.reference.astype(np.float16)
+        np.savez(staged / PROTOTYPES_FILE, allow_pickle=False, **arrays)
         return put_in_place(bundle_folder, staged, [PROTOTYPES_FILE], manifest)
 
 

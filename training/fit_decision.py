@@ -45,7 +45,7 @@ _WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _BRIDGES = tuple(product((0.02, 0.03, 0.05, 0.1), (0.5, 1.0, 2.0)))
 """Temperatures and factors of the vocabulary's logit scale."""
 
-_POSTURE_WEIGHTS = (0.0, 0.5, 1.0, 1.5)
+_POSTURE_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 _FALSE_REJECTION = 0.05
 """Share of the windows of wanted labels that may be called unknown."""
@@ -124,18 +124,21 @@ class _Parts:
     """What the weights mix, (N, L) each, up to a constant a window: the scores of `edge.decision`
     are linear in the weights, so that not every mixture has to be computed there."""
 
-    plain: Matrix
+    own: dict[float | None, Matrix]
+    """By scale of the standard scores; None: the cosines."""
+
     bridged: dict[tuple[float, float], Matrix]
     """By temperature and factor of the vocabulary's logit scale."""
 
     posture: Matrix
 
     @classmethod
-    def of(cls, heldout: Heldout) -> _Parts:
+    def of(cls, heldout: Heldout, standard_scale: float) -> _Parts:
         """The parts of all windows."""
         plain = heldout.log_probabilities(Choice())
+        standard = heldout.log_probabilities(Choice(standard_scale=standard_scale))
         return cls(
-            plain,
+            {None: plain, standard_scale: standard},
             {bridge: heldout.log_probabilities(Choice(1.0, *bridge)) for bridge in _BRIDGES},
             heldout.log_probabilities(Choice(posture_weight=1.0)) - plain,
         )
@@ -144,7 +147,8 @@ class _Parts:
         """What labels are ranked by."""
         bridged = self.bridged[choice.bridge_temperature, choice.vocabulary_factor]
         weight = choice.bridge_weight
-        return (1 - weight) * self.plain + weight * bridged + choice.posture_weight * self.posture
+        own = self.own[choice.standard_scale]
+        return (1 - weight) * own + weight * bridged + choice.posture_weight * self.posture
 
 
 def choose(heldout: Sequence[Heldout], console: Console) -> tuple[Choice, dict[str, Any]]:
@@ -156,16 +160,20 @@ def choose(heldout: Sequence[Heldout], console: Console) -> tuple[Choice, dict[s
     Returns:
         What is chosen, and what came of it for the manifest.
     """
-    parts = [_Parts.of(h) for h in track(heldout, "scoring", console=console, transient=True)]
+    scale = float(np.mean([h.standard_scale() for h in heldout]))
+    steps = track(heldout, "scoring", console=console, transient=True)
+    parts = [_Parts.of(h, scale) for h in steps]
 
     def worth(choice: Choice) -> tuple[float, float, float]:
         f1 = [f for h, p in zip(heldout, parts, strict=True) for f in h.macro_f1(p.mixed(choice))]
-        changes = choice.bridge_weight + choice.posture_weight
+        changes = choice.bridge_weight + choice.posture_weight + (choice.standard_scale is not None)
         return round(float(np.mean(f1)), 6), -changes, -choice.bridge_weight
 
     grid = [
-        Choice(weight, *bridge, posture)
-        for bridge, weight, posture in product(_BRIDGES, _WEIGHTS, _POSTURE_WEIGHTS)
+        Choice(weight, *bridge, posture, standard_scale=standard)
+        for bridge, weight, posture, standard in product(
+            _BRIDGES, _WEIGHTS, _POSTURE_WEIGHTS, (None, scale)
+        )
     ]
     weights = max(grid, key=worth)
     choice = replace(weights, temperature=_temperature(heldout, weights))
@@ -203,6 +211,7 @@ def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dic
     """Score what was chosen by the runtime's own decision, tell it, and return the figures."""
     steps = {
         "cosine": Choice(),
+        "standard": Choice(standard_scale=choice.standard_scale),
         "bridge": replace(choice, posture_weight=0.0, temperature=1.0),
         "before": replace(choice, temperature=1.0),
         "after": choice,
@@ -217,6 +226,7 @@ def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dic
             cell |= {"windows": len(rows)}
             cell["macro_f1"] = {
                 "cosine": f1["cosine"][i],
+                "standard": f1["standard"][i],
                 "bridge": f1["bridge"][i],
                 "posture": f1["after"][i],
             }
@@ -232,6 +242,7 @@ def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dic
     }
     console.print(_cell_table(cells, means))
     console.print(
+        f"{'cosines' if choice.standard_scale is None else 'standard scores'}; "
         f"bridge {choice.bridge_weight:g} at temperature {choice.bridge_temperature:g}, logit "
         f"scale x {choice.vocabulary_factor:g}; posture {choice.posture_weight:g}; temperature "
         f"{choice.temperature:.3f}",
@@ -340,7 +351,7 @@ def _rounded(figures: Any) -> Any:
 
 
 def _cell_table(cells: Sequence[dict[str, Any]], means: dict[str, Any]) -> Table:
-    columns = ("corpus", "placement", "windows", "cosine", "+ bridge", "+ posture")
+    columns = ("corpus", "placement", "windows", "cosine", "standard", "+ bridge", "+ posture")
     table = Table(*columns, "ECE", "with temperature", title="macro-F1 and calibration, held out")
     for cell in [*cells, {"corpus": "mean", "placement": "", "windows": "", **means}]:
         figures = (*cell["macro_f1"].values(), *cell["ece"].values())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from edge.decision import Decision, LabelDecision
+from edge.decision import Decision, LabelDecision, Standard
 from edge.evaluate import macro_f1
 from edge.posture import PostureEvidence, posture_evidence, segment_of
 from edge.text import TextEncoder
@@ -56,11 +56,15 @@ class Choice:
 
     posture_weight: float = 0.0
     temperature: float = 1.0
+    standard_scale: float | None = None
+    """Of standard scores in the place of the cosines; None: the cosines."""
 
 
 def decision_record(tables: dict[str, Any], choice: Choice, logit_scale: float) -> dict[str, Any]:
     """A manifest's `decision`, less the rows of the vocabulary, which only a bundle has."""
+    standard = choice.standard_scale
     return {
+        **({} if standard is None else {"standard": {"scale": round(standard, 4)}}),
         "vocabulary": {"logit_scale": round(choice.vocabulary_factor * logit_scale, 4)},
         "bridge": {"weight": choice.bridge_weight, "temperature": choice.bridge_temperature},
         "posture": {"weight": choice.posture_weight, **tables},
@@ -101,6 +105,14 @@ class Heldout:
     evidence: tuple[PostureEvidence | None, ...]
     """(N,)"""
 
+    reference: NDArray[np.float32]
+    """(R, D) the checkpoint's reference embeddings."""
+
+    def standard_scale(self) -> float:
+        """The scale at which standard scores spread as the scaled cosines do."""
+        usual = Standard.of(self.reference, self.prototypes)
+        return self.logit_scale * float(usual.deviation.mean())
+
     def log_probabilities(self, choice: Choice) -> Matrix:
         """(N, L) as the runtime would give them with these weights."""
         labels = self._label_set(choice)
@@ -133,11 +145,12 @@ class Heldout:
             bridge_temperature=choice.bridge_temperature,
             posture_weight=choice.posture_weight,
             temperature=choice.temperature,
+            standard_scale=choice.standard_scale,
             reject_below=-1.0,  # rejects nothing, and asks for the presence
         )
         wanted = [row for row in range(len(self.labels)) if row != left_out]
         prototypes, rows = self.prototypes[wanted], [self.rows[row] for row in wanted]
-        decision = LabelDecision.between(rule, self.bank, prototypes, rows)
+        decision = LabelDecision.between(rule, self.bank, prototypes, rows, self.reference)
         return LabelSet(tuple(map(str, wanted)), prototypes, ("",) * len(wanted), decision)
 
     def cells(self) -> Iterator[tuple[str, NDArray[np.intp]]]:
@@ -196,6 +209,11 @@ class Fitting:
         if not colon or not checkpoint or not corpora:
             raise InputError(f"--heldout {text!r}: expected CHECKPOINT:CORPUS[,CORPUS...]")
         encoder, state = read_encoder(Path(checkpoint))
+        if "reference" not in state:
+            raise InputError(
+                f"{checkpoint}: holds no reference embeddings, which come with the end of a "
+                "training: finish it with `edge-train fit --resume`, or train it again"
+            )
         trained = {
             *state["provenance"]["corpora"],
             *(Path(c).name for c in config_of(state).corpora),
@@ -243,6 +261,7 @@ class Fitting:
                 )
                 for row in scorable.rows.tolist()
             ),
+            state["reference"].float().numpy(),
         )
 
     def _scorable(self, folder: Path) -> tuple[Scorable, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 
 from edge.text import centred
 from training.augment import augment
@@ -21,6 +21,7 @@ from training.batches import Sampler, Targets, TrainingData, windows_on
 from training.captions import Activity
 from training.data import WindowSet, load_windows
 from training.hardware import Hardware
+from training.reference import reference_embeddings
 from training.run import MAX_LOGIT_SCALE, Run, TrainConfig, config_of, load_checkpoint
 from training.run_folder import CHECKPOINT_FILE, RunFolder, facts, provenance
 from training.text_encoders import load_text_encoder
@@ -139,6 +140,8 @@ def fit(
             journal.checkpoint()
         if run.step < config.steps:
             _take_steps(run, sampler, data, targets, journal)
+        if journal.written:
+            journal.checkpoint(reference_embeddings(run.encoder(), data, targets))
     return run.encoder()
 
 
@@ -170,12 +173,15 @@ class _Journal:
             f"{now['windows_per_s']:,.0f} windows/s"
         )
 
-    def checkpoint(self) -> None:
-        """Write a checkpoint. All processes have to be here at once."""
+    def checkpoint(self, reference: Tensor | None = None) -> None:
+        """Write a checkpoint, the last one with its reference embeddings. All processes have to be
+        here at once."""
         if self.written:
-            state = self.run.state()
+            state = self.run.state() | {"provenance": self.provenance}
+            if reference is not None:
+                state["reference"] = reference
             if self.folder:
-                self.folder.save({**state, "provenance": self.provenance})
+                self.folder.save(state)
 
 
 def _take_steps(

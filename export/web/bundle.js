@@ -6,7 +6,7 @@ import { readNpz } from "./npz.js";
 import { N_CHANNELS, SIGNAL, WINDOW_SAMPLES } from "./spec.js";
 
 /** Version 2 may hold a `decision`; without one, a bundle decides as those of version 1 do. */
-const FORMAT_VERSION = 2;
+const FORMAT_VERSION = 3;
 const RUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
 
 /** As in edge/bundle.py: int8 rounds otherwise on another machine, another encoder is far below. */
@@ -26,7 +26,9 @@ export async function loadBundle(url, progress = () => {}) {
   const [encoder, prototypeFile] = await Promise.all(
     ["encoder.onnx", "prototypes.npz"].map((name) => fetchVerified(folder, name, manifest.files)),
   );
-  const { prototypes } = await readArrays(prototypeFile, "prototypes.npz", ["prototypes"]);
+  const { prototypes, reference } = await readArrays(prototypeFile, "prototypes.npz", [
+    "prototypes",
+  ]);
   const nActivities = manifest.label_bank.length;
   if (prototypes.shape[0] !== nActivities) {
     throw new InputError(
@@ -34,11 +36,9 @@ export async function loadBundle(url, progress = () => {}) {
         "label bank; export the bundle again.",
     );
   }
-  const prototypeOf = (row) => {
-    const [, width] = prototypes.shape;
-    return prototypes.data.subarray(row * width, (row + 1) * width);
-  };
-  const decision = readDecision(folder, manifest, prototypeOf);
+  const bankPrototypes = rowsOf(prototypes);
+  const prototypeOf = (row) => bankPrototypes[row];
+  const decision = readDecision(folder, manifest, prototypeOf, reference && rowsOf(reference));
   progress("Loading onnxruntime (14 MB, kept by the browser)");
   const embed = await openEncoder(encoder);
   // Bundles from before the self-test was introduced carry none.
@@ -70,6 +70,11 @@ class Bundle {
       }
     });
   }
+}
+
+/** The rows of a matrix {shape, data}. */
+function rowsOf({ shape: [height, width], data }) {
+  return Array.from({ length: height }, (_, row) => data.subarray(row * width, (row + 1) * width));
 }
 
 /** The form in which labels are compared: lower case, single spaces, no _ or -. */
@@ -108,10 +113,10 @@ async function readManifest(folder) {
   return manifest;
 }
 
-function readDecision(folder, manifest, prototypeOf) {
+function readDecision(folder, manifest, prototypeOf, reference) {
   if (!("decision" in manifest)) return null;
   try {
-    return new Decision(manifest, prototypeOf);
+    return new Decision(manifest, prototypeOf, reference);
   } catch (error) {
     if (!(error instanceof InputError)) throw error;
     throw new InputError(`${folder}manifest.json: ${error.message}; export the bundle again.`);

@@ -9,7 +9,7 @@
 
 import { InputError } from "./errors.js";
 import { POSTURES, PostureTables } from "./posture.js";
-import { dot, softmax, sum, unit } from "./vectors.js";
+import { dot, logSoftmax, softmax, sum, unit } from "./vectors.js";
 
 const SAME_COSINE = 1 - 1e-5;
 const BRIDGE_FLOOR = 1e-4;
@@ -20,15 +20,17 @@ export class Decision {
   #vocabulary;
   #tables;
   #bankPostures;
+  #reference;
   // What the encoder's own activities make of a window, by its embedding: the dearest part, and
   // the same whatever the labels are.
   #shares = new WeakMap();
 
   /**
    * Read it; throws an InputError that says where it is malformed. `prototypeOf` gives the
-   * prototype of a row of the label bank.
+   * prototype of a row of the label bank; `reference` holds embeddings of windows of all kinds,
+   * where the bundle has them.
    */
-  constructor({ decision, label_bank: bank }, prototypeOf) {
+  constructor({ decision, label_bank: bank }, prototypeOf, reference) {
     const vocabulary = section(decision, "vocabulary");
     const bridge = section(decision, "bridge");
     const posture = section(decision, "posture");
@@ -38,23 +40,34 @@ export class Decision {
       bridgeTemperature: positive(bridge.temperature, "bridge.temperature"),
       postureWeight: notNegative(posture.weight, "posture.weight"),
       temperature: positive(decision.temperature, "temperature"),
+      standardScale:
+        "standard" in decision ? positive(decision.standard?.scale, "standard.scale") : null,
       rejectBelow: "reject" in decision ? checkedCosine(decision.reject?.below) : -Infinity,
     };
     this.#vocabulary = checkedRows(vocabulary.rows, bank.length).map(prototypeOf);
     this.#tables = new PostureTables(posture);
     this.#bankPostures = bank.map(postureOf);
+    this.#reference = reference;
+    if (this.#rule.standardScale !== null && !reference) {
+      throw new InputError("decision.standard: prototypes.npz lacks the array `reference`");
+    }
   }
 
   /**
-   * The decision between some labels of the bank: a function that takes a window's
-   * log-probabilities by the cosines alone, its embedding, the body segment, and its angles. It
+   * The decision between some labels of the bank: a function that takes a window's cosines with
+   * their prototypes, its embedding, the body segment, and its angles. It
    * gives {score, presence, unknown}: what the labels are ranked by, and whose softmax gives the
    * probabilities; the expected cosine, in text, of what the window seems to be with the label that
    * comes nearest to that, null where the rule does not ask for it; and whether that is too little
    * for any of them.
    */
-  between(prototypes, rows) {
-    const { bridgeWeight, postureWeight, temperature, rejectBelow } = this.#rule;
+  between(prototypes, rows, logitScale) {
+    const { bridgeWeight, postureWeight, temperature, rejectBelow, standardScale } = this.#rule;
+    const usual = standardScale === null ? null : prototypes.map((p) => this.#usual(p));
+    const ownLogit = (cosine, label) =>
+      usual
+        ? (standardScale * (cosine - usual[label].mean)) / usual[label].deviation
+        : logitScale * cosine;
     // Prototypes that were stored as float16 are longer or shorter than 1 by more than SAME_COSINE
     // allows for.
     const wanted = prototypes.map(unit);
@@ -64,7 +77,8 @@ export class Decision {
     const asksVocabulary = bridgeWeight > 0 || rejectBelow > -Infinity;
     // Labels of the page are of the bank, whose word on their posture is taken as it stands.
     const postures = rows.map((row) => this.#bankPostures[row]);
-    return (logProbability, embedding, segment, evidence) => {
+    return (similarity, embedding, segment, evidence) => {
+      const logProbability = logSoftmax(similarity.map(ownLogit));
       const shares = asksVocabulary ? this.#sharesOf(embedding) : null;
       const ratios = this.#tables.ratios(segment, evidence);
       const score = logProbability.map((own, label) => {
@@ -79,6 +93,14 @@ export class Decision {
       const presence = dot(shares, nearest);
       return { score, presence, unknown: presence < rejectBelow };
     };
+  }
+
+  /** The mean and the spread of a label's cosines over windows of all kinds. */
+  #usual(prototype) {
+    const found = this.#reference.map((embedding) => dot(embedding, prototype));
+    const mean = sum(found) / found.length;
+    const variance = sum(found.map((cosine) => (cosine - mean) ** 2)) / found.length;
+    return { mean, deviation: Math.max(Math.sqrt(variance), 1e-6) };
   }
 
   /** The share of each activity of the vocabulary in a window. */

@@ -2,7 +2,7 @@
 
 import { normalised } from "./bundle.js";
 import { InputError } from "./errors.js";
-import { dot, logSoftmax, softmax } from "./vectors.js";
+import { dot, softmax } from "./vectors.js";
 
 const N_HINTS = 4;
 const MIN_LIKENESS = 0.5;
@@ -37,7 +37,7 @@ class LabelSet {
     this.names = names;
     this.#prototypes = rows.map((row) => bundle.prototype(row));
     this.#logitScale = bundle.logitScale;
-    this.#decide = bundle.decision && bundle.decision.between(this.#prototypes, rows);
+    this.#decide = bundle.decision && bundle.decision.between(this.#prototypes, rows, this.#logitScale);
   }
 
   /**
@@ -52,7 +52,7 @@ class LabelSet {
     let unknown = false;
     if (this.#decide) {
       const angles = { faceDeg, tiltDeg };
-      ({ score, presence, unknown } = this.#decide(logSoftmax(score), embedding, segment, angles));
+      ({ score, presence, unknown } = this.#decide(similarity, embedding, segment, angles));
     }
     const probability = softmax(score);
     const best = [...score.keys()].sort((a, b) => score[b] - score[a]);

@@ -70,13 +70,13 @@ def test_a_newer_format_asks_for_an_update(copy: Path) -> None:
         load_bundle(copy)
 
 
-def test_formats_1_and_2_are_read_and_the_next_is_not(copy: Path) -> None:
+def test_older_formats_are_read_and_the_next_is_not(copy: Path) -> None:
     edit(copy, lambda m: (m.update(format_version=1), m.pop("decision", None)))
     assert load_bundle(copy).decision is None
     edit(copy, lambda m: m.update(format_version=2))
     assert load_bundle(copy).decision is None
     edit(copy, lambda m: m.update(format_version=FORMAT_VERSION + 1))
-    with pytest.raises(InputError, match=r"bundle format 3, this runtime reads up to 2; update"):
+    with pytest.raises(InputError, match=r"bundle format 4, this runtime reads up to 3; update"):
         load_bundle(copy)
 
 
@@ -87,6 +87,29 @@ def test_a_decision_is_read_and_a_malformed_one_refused_at_load(copy: Path) -> N
     edit(copy, lambda m: m["decision"]["bridge"].update(weight=2))
     with pytest.raises(InputError, match=r"manifest\.json: decision\.bridge\.weight: .* export"):
         load_bundle(copy)
+
+
+def test_standard_scores_need_their_reference(copy: Path) -> None:
+    edit(copy, lambda m: m.update(with_decision(m)))
+    edit(copy, lambda m: m["decision"].update(standard={"scale": 0}))
+    with pytest.raises(InputError, match=r"decision\.standard\.scale: expected a number above 0"):
+        load_bundle(copy)
+    edit(copy, lambda m: m["decision"].update(standard={"scale": 3.0}))
+    with np.load(copy / "prototypes.npz") as arrays:
+        kept = {name: arrays[name] for name in ("prototypes", "centre")}
+    np.savez(copy / "prototypes.npz", **kept)
+    rehash(copy, "prototypes.npz")
+    with pytest.raises(InputError, match=r"no array `reference`, which decision\.standard needs"):
+        load_bundle(copy)
+    np.savez(copy / "prototypes.npz", **kept, reference=np.zeros((7, 3), np.float16))
+    rehash(copy, "prototypes.npz")
+    with pytest.raises(InputError, match=r"`reference` has shape \(7, 3\), expected \(R, 512\)"):
+        load_bundle(copy)
+    reference = np.eye(7, 512, dtype=np.float16)
+    np.savez(copy / "prototypes.npz", **kept, reference=reference)
+    rehash(copy, "prototypes.npz")
+    bundle = load_bundle(copy)
+    assert bundle.reference is not None and (bundle.reference == reference).all()
 
 
 def test_a_manifest_without_a_field(copy: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.decision import Decision, LabelDecision, transfer_matrix
+from edge.decision import Decision, LabelDecision, Standard, transfer_matrix
 from edge.posture import PostureEvidence
 from edge.zeroshot import LabelSet
 from firmware_bridge.errors import InputError
@@ -154,6 +154,48 @@ def test_without_a_decision_it_is_the_softmax_of_the_cosines() -> None:
             (labels.names[i], cosine[i], (odds / odds.sum())[i]) for i in order
         ]
         assert labels.judge(embedding, 20.0, 4) == (got, None, False)  # presence is not known
+
+
+REFERENCE = units(200, 4)
+
+
+def test_standard_scores_are_what_the_specification_says() -> None:
+    """How far a cosine is above its mean over the reference, in standard deviations; the bridge and
+    the posture join as ever. A label that comes close to everything is no longer ahead."""
+    changed = manifest()
+    changed["decision"]["standard"] = {"scale": 3.0}
+    rule = Decision.parse(changed)
+    assert rule is not None
+    # The first label is a hub: every embedding comes close to it.
+    reference = REFERENCE + 1.5 * PROTOTYPES[0]
+    reference /= np.linalg.norm(reference, axis=1, keepdims=True)
+    decision = LabelDecision.between(rule, BANK, PROTOTYPES, LABEL_ROWS, reference)
+    labels = LabelSet(("lying", "outside", "a1", "a4"), PROTOTYPES, (), decision)
+    usual = reference @ PROTOTYPES.T
+    evidence = PostureEvidence(10.0, 95.0)
+    plain = label_set()
+    for embedding in units(20, 2):
+        z = by_the_book(embedding, "trunk", *evidence)
+        c = np.log(softmax(10.0 * PROTOTYPES @ embedding))
+        s = np.log(softmax(3.0 * (PROTOTYPES @ embedding - usual.mean(0)) / usual.std(0)))
+        expected = softmax((z + 0.7 * (s - c)) / 1.5)
+        got = labels.classify(embedding, 10.0, 4, "trunk", evidence)
+        for name, similarity, probability in got:
+            label = labels.names.index(name)
+            assert probability == pytest.approx(expected[label], rel=1e-4)
+            assert similarity == pytest.approx(PROTOTYPES[label] @ embedding, abs=1e-6)
+    hub = reference[np.argmax(usual[:, 3])]  # of the last label more than any other window
+    assert plain.classify(hub, 10.0, 1)[0].label == "lying"
+    assert labels.classify(hub, 10.0, 1)[0].label == "a4"
+    with pytest.raises(ValueError, match="need reference embeddings"):
+        LabelDecision.between(rule, BANK, PROTOTYPES, LABEL_ROWS)
+
+
+def test_a_prototype_at_right_angles_to_everything_gives_no_nan() -> None:
+    level = np.zeros((3, 4), np.float32)
+    level[:, 0] = 1
+    usual = Standard.of(level, np.eye(4, dtype=np.float32)[:2])
+    assert usual.mean.tolist() == [1, 0] and (usual.deviation > 0).all()
 
 
 def test_the_vocabulary_is_left_alone_where_nothing_asks_for_it() -> None:

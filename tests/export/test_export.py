@@ -110,9 +110,9 @@ def test_the_bundle_runs_and_says_what_it_is(checkpoint: Path, tmp_path: Path) -
     assert {p.best.label for p in pipeline.push(walk(10, 50)) if p.best} == {"walk"}
 
 
-def write_decision(folder: Path) -> Path:
+def write_decision(folder: Path, **more: object) -> Path:
     """What `edge-train fit-decision` writes: all but the rows of the vocabulary."""
-    decision = decision_record([]) | {"logit_scale": 12.5}
+    decision = decision_record([]) | {"logit_scale": 12.5} | more
     del decision["vocabulary"]["rows"]
     (folder / "decision.json").write_text(json.dumps(decision))
     return folder / "decision.json"
@@ -127,7 +127,8 @@ def test_a_decision_comes_with_the_rows_of_what_was_trained(
     assert main([str(checkpoint), "--out", str(out), "--decision", str(decision)]) == 0
     bundle = load_bundle(out)
     manifest = bundle.manifest
-    assert manifest["format_version"] == FORMAT_VERSION and bundle.decision is not None
+    assert manifest["format_version"] == 2 and bundle.decision is not None
+    assert bundle.reference is None
     assert bundle.bank_names == ["dancing", "walking", "lying"]  # the bank lacks what was trained
     assert manifest["training"]["activities"] == ["lying", "walking"]
     assert manifest["decision"] == decision_record([2, 1])
@@ -136,6 +137,25 @@ def test_a_decision_comes_with_the_rows_of_what_was_trained(
     assert entries == [("leisure", None), ("locomotion", "upright"), ("other", "lying")]
     pipeline = Pipeline(bundle, resolve_labels(["walk", "lying"], bundle))
     assert {p.best.label for p in pipeline.push(walk(10, 50)) if p.best} == {"walk"}
+
+
+def test_standard_scores_bring_the_reference_of_the_training(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decision, out = write_decision(tmp_path, standard={"scale": 3.0}), tmp_path / "bundle"
+    arguments = ["--out", str(out), "--decision", str(decision)]
+    assert main([str(checkpoint), *arguments]) == 0
+    bundle, state = load_bundle(out), load_checkpoint(checkpoint)
+    assert bundle.manifest["format_version"] == FORMAT_VERSION == 3
+    assert bundle.decision is not None and bundle.decision.standard_scale == 3.0
+    assert bundle.reference is not None
+    assert (bundle.reference == state["reference"].float().numpy()).all()
+    pipeline = Pipeline(bundle, resolve_labels(["walk", "lying"], bundle))
+    assert {p.best.label for p in pipeline.push(walk(10, 50)) if p.best} == {"walk"}
+    del state["reference"]
+    torch.save(state, tmp_path / "unfinished.pt")
+    assert main([str(tmp_path / "unfinished.pt"), *arguments]) == 2
+    assert "holds no reference embeddings" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_without_a_decision_older_runtimes_read_the_bundle(

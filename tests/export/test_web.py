@@ -787,7 +787,12 @@ def test_a_truncated_bundle_is_refused(page: Page, site: Site) -> None:
         (["decision", "posture", "face", "arm"], [[1]] * 3, "face.arm: expected 3 rows of 9"),
         (["label_bank", 0, "posture"], "kneeling", "posture “kneeling” is none of"),
         (["decision", "reject"], {"below": 2}, "decision.reject.below: expected a cosine"),
-        (["format_version"], 3, "bundle format 3, this page reads up to 2"),
+        (
+            ["decision", "standard"],
+            {"scale": 0},
+            "decision.standard.scale: expected a number above",
+        ),
+        (["format_version"], 4, "bundle format 4, this page reads up to 3"),
     ],
 )
 def test_a_malformed_decision_is_refused(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from torch import nn
 
 import training.fit_decision
 import training.heldout
@@ -178,6 +179,7 @@ def write_checkpoint(folder: Path, corpora: tuple[str, ...] = ("mini",)) -> Path
         "step": 1,
         "model": ImuEncoder(encoder).state_dict(),
         "log_logit_scale": torch.tensor(2.7),
+        "reference": nn.functional.normalize(torch.randn(50, 512), dim=1).half(),
         "provenance": {
             "corpora": [Path(c).name for c in corpora],
             "activities": ["juggling torches", "lying", "sitting", "walking"],
@@ -277,6 +279,17 @@ def test_a_benchmark_is_refused(
     assert not (tmp_path / "decision.json").exists()
 
 
+def test_a_checkpoint_without_its_reference_is_refused(
+    tmp_path: Path, hashed: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, corpus = write_checkpoint(tmp_path / "run"), write_poses(tmp_path / "held")
+    state = torch.load(checkpoint)
+    del state["reference"]
+    torch.save(state, checkpoint)
+    assert fit(tmp_path, corpus, "--heldout", f"{checkpoint}:{corpus}") == 2
+    assert "holds no reference embeddings" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_checkpoint_that_knows_the_corpus_is_refused(
     tmp_path: Path, hashed: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,6 +316,7 @@ def made_up(
     prototypes: NDArray[np.float32],
     vocabulary: NDArray[np.float32],
     evidence: tuple[PostureEvidence | None, ...],
+    reference: NDArray[np.float32] | None = None,
 ) -> Heldout:
     """Windows of three labels, one of each posture, with what the encoder was trained on."""
     tables = fit_tables([])
@@ -332,6 +346,7 @@ def made_up(
         truth,
         placement,
         evidence,
+        REFERENCE if reference is None else reference,
     )
 
 
@@ -343,8 +358,29 @@ TRUTH = np.tile([0, 1, 2], 60)
 LABELS, TRAINED = axes(0, 1, 2), 0.5 * axes(0, 1, 2) + axes(5, 6, 7)
 
 
+REFERENCE = unit(np.random.default_rng(3).normal(size=(300, 16)))
+"""No label is closer to these than another."""
+
+
 def noisy(vectors: NDArray[np.float64], noise: float = 0.05) -> NDArray[np.float32]:
     return unit(vectors + np.random.default_rng(0).normal(0, noise, vectors.shape))
+
+
+def test_standard_scores_are_chosen_where_one_label_is_a_hub() -> None:
+    """All windows come close to the first label, whatever they show."""
+    hub = 2.0 * LABELS[[0] * len(TRUTH)]
+    embeddings = noisy(LABELS[TRUTH] + hub)
+    reference = noisy(np.concatenate([TRAINED, LABELS])[np.arange(300) % 6] + 2.0 * LABELS[0], 0.3)
+    nothing: tuple[PostureEvidence | None, ...] = (None,) * len(TRUTH)
+    heldout = made_up(embeddings, TRUTH, unit(LABELS), unit(TRAINED), nothing, reference)
+    choice, evidence = choose([heldout], QUIET)
+    assert choice.standard_scale is not None and choice.bridge_weight == 0
+    means = evidence["macro_f1"]
+    assert means["cosine"] < 0.3 and means["standard"] > 0.9
+    record = decision_record(fit_tables([]), choice, 10.0)
+    assert record["standard"] == {"scale": round(choice.standard_scale, 4)}
+    assert choice.standard_scale == heldout.standard_scale()
+    assert "standard" not in decision_record(fit_tables([]), Choice(), 10.0)
 
 
 def test_what_the_cosine_knows_needs_nothing_else() -> None:
@@ -352,7 +388,8 @@ def test_what_the_cosine_knows_needs_nothing_else() -> None:
     heldout = made_up(noisy(LABELS[TRUTH]), TRUTH, unit(LABELS), unit(TRAINED), seen)
     choice, evidence = choose([heldout], QUIET)
     assert (choice.bridge_weight, choice.posture_weight) == (0, 0)
-    assert evidence["macro_f1"] == {"cosine": 1, "bridge": 1, "posture": 1}
+    assert choice.standard_scale is None
+    assert evidence["macro_f1"] == {"cosine": 1, "standard": 1, "bridge": 1, "posture": 1}
     assert choice.temperature < 1  # always right, and not sure enough of it
 
 
@@ -388,7 +425,7 @@ def test_mixtures_are_those_of_the_runtime() -> None:
     seen = tuple(PostureEvidence(0.0, 47.0 * t + 5) if t else None for t in TRUTH.tolist())
     heldout = made_up(noisy(LABELS[TRUTH], 0.5), TRUTH, unit(LABELS), unit(TRAINED), seen)
     for choice in (Choice(0.25, 0.03, 2.0, 1.5), Choice(1.0, 0.1, 0.5, 0.5), Choice()):
-        mixed = _Parts.of(heldout).mixed(choice)
+        mixed = _Parts.of(heldout, 3.0).mixed(choice)
         mixed -= np.log(np.exp(mixed).sum(axis=1, keepdims=True))
         np.testing.assert_allclose(mixed, heldout.log_probabilities(choice), atol=1e-6)
 

@@ -149,6 +149,32 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     resumed = checkpoint_of(config, tmp_path / "broken", resume=True)
     for name, value in whole["model"].items():
         assert torch.equal(value, resumed["model"][name]), name
+    assert torch.equal(whole["reference"], resumed["reference"])
+
+
+def test_the_end_of_a_training_leaves_reference_embeddings(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the trained encoder makes of windows as they are, of all corpora and activities."""
+    state = checkpoint_of(replace(tiny_config, steps=3), tmp_path / "run")
+    reference = state["reference"]
+    assert reference.shape == (512, 512) and reference.dtype == torch.float16
+    norms = reference.float().norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(512), atol=2e-3, rtol=0)
+    encoder = ImuEncoder(config_of(state).encoder).eval()
+    encoder.load_state_dict(state["model"])
+    with Progress(console=QUIET) as progress:
+        (windows,) = (
+            load_windows(Path(c), tmp_path / "cache", progress) for c in tiny_config.corpora
+        )
+    with torch.inference_mode():
+        own = encoder(torch.from_numpy(np.asarray(windows.imu, np.float32)))
+    nearest = (reference.float() @ own.T).max(dim=1)
+    assert (nearest.values > 0.999).all() and len(nearest.indices.unique()) > len(own) / 3
+    break_off_in_step(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint_of(replace(tiny_config, steps=3), tmp_path / "broken")
+    assert "reference" not in load_checkpoint(tmp_path / "broken" / "checkpoint.pt")
 
 
 def test_resuming_otherwise_than_a_run_began_is_refused(
