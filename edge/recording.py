@@ -1,24 +1,25 @@
 """Recorded files -> samples in SI units.
 
-A recording is a text file with one sample a row and named columns: a time, three accelerometer
-axes and, if the device has one, three gyroscope axes. Columns are found by name and units by what
-the name says; nothing is converted on a guess. The file is read as a stream, so its length does
-not matter.
+A recording is one text file with a sample a row and named columns (a time, three accelerometer
+axes and, if the device has one, three gyroscope axes), or what an app exports: `edge/formats`
+recognises those. Columns are found by name and units by what the name says or the app documents;
+nothing is converted on a guess that is not said. Files are read as streams, so their length does
+not matter (JSON alone is read as a whole, and bounded).
 """
 
 from __future__ import annotations
 
 import csv
-import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.formats import open_export
+from edge.formats.export import Blocks, Export, Kind, Part, Vector, head, in_seconds, interpolated
+from edge.formats.table import BLOCK_ROWS
 from firmware_bridge.errors import InputError
 from firmware_bridge.samples import (
     ACC_UNITS_MPS2,
@@ -35,62 +36,8 @@ _RATE_TOLERANCE = 0.1
 _SNIFF_ROWS = 20_000
 """Rows that units and rate are judged by."""
 
-_BLOCK_ROWS = 2_000
-"""Rows that are parsed, and handed on, together."""
-
-_HEADER_LINES = 30
-"""How far down a header row is looked for: some apps write a preamble."""
-
 _MAX_PLAUSIBLE_RADS = 40.0
 """Consumer gyroscopes end at 2000 deg/s = 34.9 rad/s."""
-
-# Column names as letters and digits only, {} standing for the axis. A unit that an app's column
-# implies without saying it stands beside the name.
-_ACC_NAMES: dict[str, str | None] = {
-    "a{}": None,
-    "acc{}": None,
-    "{}acc": None,
-    "accel{}": None,
-    "acceleration{}": None,
-    "accelerometer{}": None,
-    "accelerometeracceleration{}": None,
-    "totalacceleration{}": None,
-    "gf{}": "g",  # Physics Toolbox Sensor Suite: g-force
-}
-_GYRO_NAMES: dict[str, str | None] = {
-    "g{}": None,
-    "gyr{}": None,
-    "gyro{}": None,
-    "{}gyro": None,
-    "gyroscope{}": None,
-    "gyrorotation{}": None,
-    "rotationrate{}": None,
-    "angularvelocity{}": None,
-    "w{}": "rad/s",  # Physics Toolbox Sensor Suite
-}
-_TIME_NAMES = (
-    "time",
-    "t",
-    "ts",
-    "timestamp",
-    "epoch",
-    "sampletime",
-    "elapsed",
-    "secondselapsed",
-    "seconds",
-)
-_GRAVITY_FREE = ("useracceleration{}", "linearacceleration{}", "linacc{}", "freeacc{}")
-
-# fmt: off
-_UNIT_SPELLINGS = {
-    "m/s^2": "m/s^2", "m/s2": "m/s^2", "m/s²": "m/s^2", "mps2": "m/s^2", "ms2": "m/s^2",
-    "g": "g", "mg": "mg",
-    "rad/s": "rad/s", "rads": "rad/s", "radps": "rad/s",
-    "deg/s": "deg/s", "°/s": "deg/s", "dps": "deg/s", "degs": "deg/s",
-    "mdps": "mdeg/s", "mdeg/s": "mdeg/s",
-    "s": "s", "sec": "s", "seconds": "s", "ms": "ms", "us": "us", "µs": "us", "ns": "ns",
-}
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -103,50 +50,39 @@ class UnitOptions:
 
 
 @dataclass(frozen=True)
-class _Column:
-    index: int
-    name: str
-    base: str
-    """The name's letters and digits, lower case, without the unit."""
-    unit: str | None
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where the channels stand and in which units."""
-
-    delimiter: str
-    header_line: int
-    n_columns: int
-    time: _Column
-    acc: tuple[_Column, ...]
-    gyro: tuple[_Column, ...]
-
-    @property
-    def wanted(self) -> tuple[_Column, ...]:
-        return (self.time, *self.acc, *self.gyro)
-
-
-@dataclass(frozen=True)
 class Recording:
     """An opened recording: what was detected, and its samples as a stream."""
 
     path: Path
     summary: str
-    """One line for people: columns, units, rate."""
+    """One line for people: format, columns, units and where they are from, rate, sign."""
 
     notes: list[str]
     """What the user should know of how the file was read; reading `chunks` may add to it."""
 
     rate_hz: float
-    """Median rate of the first rows."""
+    """Median rate of the accelerometer's first rows."""
 
     chunks: Iterator[Samples]
     """The samples, file order; to be read once."""
 
 
+@dataclass(frozen=True)
+class _Unit:
+    """A unit that was decided on, and why where the file does not state it."""
+
+    name: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.why})" if self.why else self.name
+
+
 def open_recording(path: Path, units: UnitOptions | None = None) -> Recording:
-    """Open a recorded file.
+    """Open a recorded file, or the folder or zip of an export.
+
+    Where an export has the gyroscope in a file of its own, it is interpolated onto the
+    accelerometer's times (`edge.formats.export.interpolated`).
 
     Raises:
         InputError: with file, line and column, when the file cannot be understood; with the
@@ -154,193 +90,95 @@ def open_recording(path: Path, units: UnitOptions | None = None) -> Recording:
             later rows are raised by `chunks`.
     """
     units = units or UnitOptions()
-    layout = _find_layout(path)
-    notes: list[str] = []
-    blocks = _blocks(path, layout, notes)
-    first_blocks = list(islice(blocks, _SNIFF_ROWS // _BLOCK_ROWS))
-    head = np.concatenate([np.empty((0, len(layout.wanted))), *first_blocks])
-    if len(head) < 2:
-        raise InputError(f"{path}: {len(head)} samples below the header; nothing to replay")
-    time_unit, rate_hz = _check_time(path, layout, head[:, 0], units)
-    acc_unit = _check_acc(path, layout, head[:, 1:4], units)
-    gyro_unit = _check_gyro(path, layout, head[:, 4:], units, notes)
-    scale = np.array(
-        [TIME_UNITS_S[time_unit]]
-        + [ACC_UNITS_MPS2[acc_unit]] * 3
-        + [GYRO_UNITS_RADS[gyro_unit or "rad/s"]] * len(layout.gyro)
-    )
-    channels = f"acc {layout.acc[0].name}.. in {acc_unit}"
-    channels += f", gyro {layout.gyro[0].name}.. in {gyro_unit}" if gyro_unit else ", no gyroscope"
+    export = open_export(path)
+    notes = list(export.notes)
+    first, *others = export.parts
+    rows, blocks = head(first.read(notes), _SNIFF_ROWS // BLOCK_ROWS)
+    if len(rows) < 2:
+        raise InputError(f"{path}: {len(rows)} samples below the header; nothing to replay")
+    time_unit, rate_hz = _check_time(path, first, rows[:, 0], units, export.infers_units)
+    to_seconds = TIME_UNITS_S[time_unit.name]
+    blocks = in_seconds(blocks, to_seconds)
+    for other in others:
+        times_s = in_seconds(other.read(notes), to_seconds)
+        name = "the gyroscope" if other.vectors[0].kind == "gyro" else other.vectors[0].label
+        blocks = interpolated(blocks, times_s, name, notes)
+    if others:
+        rows, blocks = head(blocks, _SNIFF_ROWS // BLOCK_ROWS)
+        if len(rows) < 2:
+            raise InputError(
+                f"{path}: {first.label} and {others[-1].label} do not overlap in time; give the "
+                "files of one recording" + "".join(f" ({note})" for note in notes)
+            )
+    channels = _Channels(export)
+    acc_unit = _check_acc(path, channels, channels.acc_of(rows), units, export.infers_units)
+    gyro_unit = _check_gyro(path, channels, rows, units, notes, export.infers_units)
+    acc_factor = ACC_UNITS_MPS2[acc_unit.name] * export.sign
+    gyro_factor = GYRO_UNITS_RADS[gyro_unit.name] if gyro_unit else 0.0
+    format_name = f"{export.format}, " if export.format else ""
+    described = [
+        f"{path.name}: {format_name}{rate_hz:.1f} Hz",
+        f"time {first.time} in {time_unit}",
+        f"acc {' + '.join(v.label for v in channels.acc)} in {acc_unit}",
+    ]
+    if export.sign < 0:
+        described[-1] += ", sign turned so that +1 g points up"
+    described += [f"gyro {channels.gyro[0].label} in {gyro_unit}" if gyro_unit else "no gyroscope"]
     return Recording(
         path,
-        f"{path.name}: {rate_hz:.1f} Hz, time {layout.time.name} in {time_unit}, {channels}",
+        ", ".join(described),
         notes,
         rate_hz,
-        _to_samples(chain(first_blocks, blocks), scale),
+        _to_samples(blocks, channels, acc_factor, gyro_factor),
     )
+
+
+class _Channels:
+    """Where the sensors stand in an export's rows."""
+
+    def __init__(self, export: Export) -> None:
+        vectors = [v for part in export.parts for v in part.vectors]
+        self.acc = [v for v in vectors if v.kind == "acc"]
+        self.gyro = [v for v in vectors if v.kind == "gyro"][:1]
+        self._acc = _slices(vectors, "acc")
+        self._gyro = _slices(vectors, "gyro")
+
+    def acc_of(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 3), gravity included."""
+        total: NDArray[np.float64] = sum((rows[:, s] for s in self._acc[1:]), rows[:, self._acc[0]])
+        return total
+
+    def gyro_of(self, rows: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """(n, 3), None without a gyroscope."""
+        return rows[:, self._gyro[0]] if self._gyro else None
+
+
+def _slices(vectors: list[Vector], kind: Kind) -> list[slice]:
+    return [slice(1 + 3 * i, 4 + 3 * i) for i, v in enumerate(vectors) if v.kind == kind]
 
 
 def _to_samples(
-    blocks: Iterator[NDArray[np.float64]], scale: NDArray[np.float64]
+    blocks: Blocks, channels: _Channels, acc_factor: float, gyro_factor: float
 ) -> Iterator[Samples]:
     for block in blocks:
-        values = block * scale
-        yield Samples(values[:, 0], values[:, 1:4], values[:, 4:7] if len(scale) > 4 else None)
-
-
-def _find_layout(path: Path) -> _Layout:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(islice(file, _HEADER_LINES))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; give one recorded file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file; export the recording as CSV") from None
-    if not lines:
-        raise InputError(f"{path}: is empty")
-    best = ""
-    for number, line in enumerate(lines, start=1):
-        for delimiter in (",", ";", "\t"):
-            cells = next(csv.reader([line], delimiter=delimiter), [])
-            columns = [_column(i, name) for i, name in enumerate(cells)]
-            layout = _match(delimiter, number, columns)
-            if layout:
-                return layout
-            _refuse_gravity_free(path, number, columns)
-            if len(cells) > len(best.split(",")):
-                best = f"line {number} has: {', '.join(c.strip() for c in cells)}"
-    raise InputError(
-        f"{path}: no row names a time column and three accelerometer columns in its first "
-        f"{len(lines)} lines. Expected names such as time,ax,ay,az,gx,gy,gz or "
-        f"'Time (s),Acceleration x (m/s^2),...'. {best}"
-    )
-
-
-def _column(index: int, name: str) -> _Column:
-    """Split a column's name into what it measures and its unit: 'Acc X (g)', 'ax_mps2'."""
-    text = name.strip()
-    match = re.fullmatch(r"(.*?)\s*[(\[]([^)\]]*)[)\]]", text)
-    base, unit = (match[1], match[2]) if match else (text, None)
-    words = text.split("_")
-    for n_words in (2, 1):  # gyro_x_rad_s, ax_mps2
-        suffix = "/".join(words[-n_words:]).lower()
-        if unit is None and len(words) > n_words and suffix in _UNIT_SPELLINGS:
-            base, unit = "_".join(words[:-n_words]), suffix
-    known = _UNIT_SPELLINGS.get(unit.strip().lower().replace(" ", "")) if unit else None
-    return _Column(index, text, re.sub(r"[^a-z0-9]", "", base.lower()), known)
-
-
-def _axes(columns: list[_Column], names: dict[str, str | None]) -> tuple[_Column, ...]:
-    by_base = {c.base: c for c in reversed(columns)}
-    for pattern, implied in names.items():
-        found = [by_base.get(pattern.format(axis)) for axis in "xyz"]
-        triple = [c for c in found if c]
-        if len(triple) == 3:
-            return tuple(_Column(c.index, c.name, c.base, c.unit or implied) for c in triple)
-    return ()
-
-
-def _match(delimiter: str, line: int, columns: list[_Column]) -> _Layout | None:
-    acc, gyro = _axes(columns, _ACC_NAMES), _axes(columns, _GYRO_NAMES)
-    times = [c for name in _TIME_NAMES for c in columns if c.base == name]
-    if not acc or not times:
-        return None
-    time = times[0]
-    if time.unit is None and "second" in time.base:
-        time = _Column(time.index, time.name, time.base, "s")
-    return _Layout(delimiter, line, len(columns), time, acc, gyro)
-
-
-def _refuse_gravity_free(path: Path, line: int, columns: list[_Column]) -> None:
-    if _axes(columns, dict.fromkeys(_GRAVITY_FREE)):
-        raise InputError(
-            f"{path}:{line}: has acceleration without gravity only (user or linear acceleration). "
-            "Its direction relative to gravity is lost and cannot be put back: record the raw "
-            "(total) accelerometer instead."
+        gyro = channels.gyro_of(block)
+        yield Samples(
+            block[:, 0],
+            channels.acc_of(block) * acc_factor,
+            None if gyro is None else gyro * gyro_factor,
         )
-
-
-def _blocks(path: Path, layout: _Layout, notes: list[str]) -> Iterator[NDArray[np.float64]]:
-    """Blocks (n, columns) of the wanted columns below the header; empty cells are NaN."""
-    wanted = [c.index for c in layout.wanted]
-    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        list(islice(file, layout.header_line))
-        first_line = layout.header_line + 1
-        lines = list(islice(file, _BLOCK_ROWS))
-        while lines:
-            following = list(islice(file, _BLOCK_ROWS))
-            try:
-                if not lines[0].strip():
-                    raise ValueError("numpy warns of a block of empty lines")
-                # numpy parses a block of plain numbers several times as fast as Python its rows;
-                # a block that it cannot read is gone through with care.
-                block = np.loadtxt(
-                    lines, delimiter=layout.delimiter, usecols=wanted, comments=None, ndmin=2
-                )
-            except ValueError:
-                block = _careful_block(path, first_line, layout, lines, notes, not following)
-            if len(block):
-                yield block
-            first_line += len(lines)
-            lines = following
-
-
-def _careful_block(
-    path: Path,
-    first_line: int,
-    layout: _Layout,
-    lines: list[str],
-    notes: list[str],
-    is_last: bool,
-) -> NDArray[np.float64]:
-    """Parse row by row: decimal commas, quotes, empty cells, and an error that names its line."""
-    reader = csv.reader(lines, delimiter=layout.delimiter)
-    rows = []
-    for cells in reader:
-        line = first_line + reader.line_num - 1
-        if not any(cells):
-            continue
-        if len(cells) < layout.n_columns and is_last and reader.line_num == len(lines):
-            notes.append(f"line {line}, the last one, is cut off: left out")
-            break
-        rows.append(_careful_row(path, line, layout, cells))
-    return np.array(rows).reshape(-1, len(layout.wanted))
-
-
-def _careful_row(path: Path, line: int, layout: _Layout, cells: list[str]) -> list[float]:
-    if len(cells) < layout.n_columns:
-        raise InputError(
-            f"{path}:{line}: {len(cells)} fields, expected {layout.n_columns} as in the header "
-            f"(line {layout.header_line}); mend or delete the line"
-        )
-    values = []
-    for column in layout.wanted:
-        text = cells[column.index].strip()
-        if layout.delimiter != ",":
-            text = text.replace(",", ".")  # decimal comma
-        if text.lower() in ("", "nan", "na", "null", "none"):
-            values.append(math.nan)
-            continue
-        try:
-            values.append(float(text))
-        except ValueError:
-            raise InputError(
-                f"{path}:{line}: column {column.name!r} holds {text!r}, expected a number; "
-                "mend or delete the line"
-            ) from None
-    return values
 
 
 def _check_time(
-    path: Path, layout: _Layout, stamps: NDArray[np.float64], units: UnitOptions
-) -> tuple[str, float]:
-    unit = units.time or layout.time.unit
+    path: Path, part: Part, stamps: NDArray[np.float64], units: UnitOptions, infers: bool
+) -> tuple[_Unit, float]:
+    """The time's unit, if it makes a rate that devices have, and that rate in Hz."""
+    declared = units.time or part.time_unit
+    unit = _Unit(declared or "s", part.time_why if declared == part.time_unit else "")
     steps = np.diff(stamps[np.isfinite(stamps)])
     steps = steps[steps > 0]
     if not len(steps):
-        raise InputError(f"{path}: column {layout.time.name!r} never rises; it is not a time")
+        raise InputError(f"{path}: column {part.time!r} never rises; it is not a time")
     step = float(np.median(steps))
 
     def plausible(candidate: str) -> bool:
@@ -348,38 +186,58 @@ def _check_time(
         low, high = MIN_RATE_HZ * (1 - _RATE_TOLERANCE), MAX_RATE_HZ * (1 + _RATE_TOLERANCE)
         return low <= rate_hz <= high
 
-    if plausible(unit or "s"):
-        return unit or "s", 1 / (step * TIME_UNITS_S[unit or "s"])
     others = [u for u in TIME_UNITS_S if plausible(u)]
+    if infers and not declared and others:
+        # Units are a factor of 1000 apart and rates of 100: no more than one is plausible.
+        unit = _Unit(others[0], "by the rate")
+    if plausible(unit.name):
+        return unit, 1 / (step * TIME_UNITS_S[unit.name])
     cure = (
         f"It would be {1 / (step * TIME_UNITS_S[others[0]]):.0f} Hz with --time-unit {others[0]}."
         if others
         else f"The runtime takes {MIN_RATE_HZ:.0f} to {MAX_RATE_HZ:.0f} Hz."
     )
     raise InputError(
-        f"{path}: column {layout.time.name!r} rises by {step:g} a row, which as {unit or 's'} is "
-        f"{1 / (step * TIME_UNITS_S[unit or 's']):.4g} Hz. {cure}"
+        f"{path}: column {part.time!r} rises by {step:g} a row, which as {unit.name} is "
+        f"{1 / (step * TIME_UNITS_S[unit.name]):.4g} Hz. {cure}"
     )
 
 
-def _check_acc(path: Path, layout: _Layout, acc: NDArray[np.float64], units: UnitOptions) -> str:
+def _check_acc(
+    path: Path,
+    channels: _Channels,
+    acc: NDArray[np.float64],
+    units: UnitOptions,
+    infers: bool,
+) -> _Unit:
     """The accelerometer's unit, if the signal agrees: the median |acc| of anything worn is about
     1 g, whatever the wearer does."""
     magnitude = np.sqrt((acc**2).sum(axis=1))
     if not np.isfinite(magnitude).any():
         raise InputError(f"{path}: the accelerometer columns hold no number")
     median = float(np.nanmedian(magnitude))
-    declared = units.acc or layout.acc[0].unit
-    unit = declared or "m/s^2"
+    stated = channels.acc[0]
+    declared = units.acc or stated.unit
+    unit = _Unit(declared or "m/s^2", "" if units.acc else stated.why)
 
     def plausible(candidate: str) -> bool:
         in_g = median * ACC_UNITS_MPS2[candidate] / STANDARD_GRAVITY_MPS2
         return 0.5 <= in_g <= 2.0
 
-    if plausible(unit):
-        return unit
-    source = "was asked for" if units.acc else "the header says" if declared else "is expected"
     others = [u for u in ACC_UNITS_MPS2 if plausible(u)]
+    if infers and not declared and others:
+        unit = _Unit(others[0], f"the median |acc| is {median:.3g}")
+    if plausible(unit.name):
+        return unit
+    source = (
+        "was asked for"
+        if units.acc
+        else f"is its unit {unit.why}"
+        if unit.why
+        else "the header says"
+        if declared
+        else "is expected"
+    )
     cure = (
         f"It looks like {others[0]}: say --acc-unit {others[0]}. (If the app removed gravity, it "
         "cannot be used.)"
@@ -388,32 +246,37 @@ def _check_acc(path: Path, layout: _Layout, acc: NDArray[np.float64], units: Uni
         "acceleration), record the raw accelerometer instead."
     )
     raise InputError(
-        f"{path}: the median |acceleration| ({layout.acc[0].name}..) is {median:.3g}, but {unit} "
-        f"{source}, where a worn device reads about {1 / ACC_UNITS_MPS2[unit] * 9.80665:.3g}. "
+        f"{path}: the median |acceleration| ({stated.label}) is {median:.3g}, but {unit.name} "
+        f"{source}, where a worn device reads about {1 / ACC_UNITS_MPS2[unit.name] * 9.80665:.3g}. "
         f"{cure}"
     )
 
 
 def _check_gyro(
     path: Path,
-    layout: _Layout,
-    gyro: NDArray[np.float64],
+    channels: _Channels,
+    rows: NDArray[np.float64],
     units: UnitOptions,
     notes: list[str],
-) -> str | None:
+    infers: bool,
+) -> _Unit | None:
     """The gyroscope's unit, None without one; adds to `notes` what the user should know."""
-    if not layout.gyro:
+    gyro = channels.gyro_of(rows)
+    if gyro is None:
         notes.append(
             "no gyroscope columns: labels rest on the accelerometer alone and are less certain"
         )
         return None
-    declared = units.gyro or layout.gyro[0].unit
-    unit = declared or "rad/s"
+    stated = channels.gyro[0]
+    declared = units.gyro or stated.unit
+    unit = _Unit(declared or "rad/s", "" if units.gyro else stated.why)
     finite = np.abs(gyro[np.isfinite(gyro)])
     peak = float(np.quantile(finite, 0.999)) if len(finite) else 0.0
-    if peak * GYRO_UNITS_RADS[unit] > _MAX_PLAUSIBLE_RADS:
+    if infers and not declared and peak > _MAX_PLAUSIBLE_RADS:
+        return _Unit("deg/s", f"it reaches {peak:.3g}")
+    if peak * GYRO_UNITS_RADS[unit.name] > _MAX_PLAUSIBLE_RADS:
         raise InputError(
-            f"{path}: the gyroscope ({layout.gyro[0].name}..) reaches {peak:.3g}, which as {unit} "
+            f"{path}: the gyroscope ({stated.label}) reaches {peak:.3g}, which as {unit.name} "
             "is more than any wearable measures. If it is in deg/s, say --gyro-unit deg/s."
         )
     if not declared:
