@@ -224,7 +224,8 @@ def _one_sensor(
 def _dot(table: Table) -> Export | None:
     """Movella (Xsens) DOT: a preamble, microseconds that wrap at 2^32, m/s^2 and deg/s.
 
-    Source: the title rows of Movella's Android logger; the units of the DOT's user manual.
+    Source: title rows of a logger in a public repository built on Movella's SDK; units as third
+    parties read them.
     """
     time = table.named("sampletimefine")
     if not time:
@@ -290,7 +291,7 @@ def _openlog(table: Table) -> Export | None:
 def _arduino(table: Table) -> Export | None:
     """Arduino's IMU_Capture sketch: g and deg/s without a time, a blank line after each capture.
 
-    Source: the sketch, and Arduino_LSM9DS1's documentation for units and rate.
+    Source: the sketch's header row; its units and the library's 119 Hz are not verified.
     """
     if [c.name for c in table.columns if c.name] != ["aX", "aY", "aZ", "gX", "gY", "gZ"]:
         return None
