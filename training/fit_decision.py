@@ -97,7 +97,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if len(set(names)) < len(names):
         raise InputError("a corpus is given twice")
     console.print(_seen_table(angles))
-    heldout = [h for text in args.heldout for h in fitting.heldout(text, angles)]
+    whole = [h for text in args.heldout for h in fitting.heldout(text, angles)]
+    heldout = [*whole, *(e for h in whole if (e := h.everyday()))]
     choice, evidence = choose(heldout, console) if heldout else (NOTHING_HELD_OUT, {})
     scale = float(np.mean([h.logit_scale for h in heldout])) if heldout else 1.0
     decision = decision_record(fit_tables(angles), choice, scale)
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         # Weights and temperature go with the scale they were chosen under. A longer training is
         # surer of itself on what it was trained on; on other corpora that is worth nothing.
         decision["logit_scale"] = round(scale, 4)
-        rejection = fit_rejection(heldout, choice, console)
+        rejection = fit_rejection(whole, choice, console)
         decision["evidence"]["rejection"] = rejection
         if _is_telling(rejection):
             decision["reject"] = {"below": rejection["below"]}
@@ -222,8 +223,8 @@ def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dic
         f1 = {name: h.macro_f1(score) for name, score in scores.items()}
         for i, (placement, rows) in enumerate(h.cells()):
             truth = h.truth[rows]
-            cell: dict[str, Any] = {"corpus": h.corpus, "placement": placement}
-            cell |= {"windows": len(rows)}
+            cell: dict[str, Any] = {"corpus": h.corpus, "labels": h.label_set}
+            cell |= {"placement": placement, "windows": len(rows)}
             cell["macro_f1"] = {
                 "cosine": f1["cosine"][i],
                 "standard": f1["standard"][i],
@@ -351,12 +352,14 @@ def _rounded(figures: Any) -> Any:
 
 
 def _cell_table(cells: Sequence[dict[str, Any]], means: dict[str, Any]) -> Table:
-    columns = ("corpus", "placement", "windows", "cosine", "standard", "+ bridge", "+ posture")
-    table = Table(*columns, "ECE", "with temperature", title="macro-F1 and calibration, held out")
-    for cell in [*cells, {"corpus": "mean", "placement": "", "windows": "", **means}]:
+    columns = ("corpus", "labels", "placement", "windows")
+    steps = ("cosine", "standard", "+ bridge", "+ posture", "ECE", "with temperature")
+    table = Table(*columns, *steps, title="macro-F1 and calibration, held out")
+    for cell in [*cells, {"corpus": "mean", "labels": "", "placement": "", "windows": "", **means}]:
         figures = (*cell["macro_f1"].values(), *cell["ece"].values())
         table.add_row(
             cell["corpus"],
+            cell["labels"],
             cell["placement"],
             str(cell["windows"]),
             *(f"{figure:.3f}" for figure in figures),

@@ -44,6 +44,10 @@ _NOT_SCORED = "fall"
 
 Matrix = NDArray[np.float64]
 
+ALL_LABELS, EVERYDAY = "all", "everyday"
+"""Label sets that a decision is fitted to, equally: what helps among the thirty labels of a corpus
+may harm among the six that a user names."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -108,6 +112,30 @@ class Heldout:
     reference: NDArray[np.float32]
     """(R, D) the checkpoint's reference embeddings."""
 
+    label_set: str = ALL_LABELS
+    """Which of the corpus' labels there are to choose from."""
+
+    def everyday(self) -> Heldout | None:
+        """Those windows that show how people move and rest, with only such labels to choose from:
+        what a user names first, unlike all that a corpus has. None where fewer than three are left.
+        """
+        activities = [activity_of(label) for label in self.labels]
+        wanted = [row for row, a in enumerate(activities) if a.group == "locomotion" or a.posture]
+        if not 3 <= len(wanted) < len(self.labels):
+            return None
+        chosen = np.flatnonzero(np.isin(self.truth, wanted))
+        return replace(
+            self,
+            label_set=EVERYDAY,
+            labels=tuple(self.labels[row] for row in wanted),
+            rows=tuple(self.rows[row] for row in wanted),
+            prototypes=self.prototypes[wanted],
+            embeddings=self.embeddings[chosen],
+            truth=np.searchsorted(wanted, self.truth[chosen]),
+            placement=self.placement[chosen],
+            evidence=tuple(self.evidence[n] for n in chosen.tolist()),
+        )
+
     def standard_scale(self) -> float:
         """The scale at which standard scores spread as the scaled cosines do."""
         usual = Standard.of(self.reference, self.prototypes)
@@ -171,6 +199,7 @@ class Heldout:
         """What it is, for the manifest."""
         return {
             "corpus": self.corpus,
+            "labels": self.label_set,
             "windows": len(self.truth),
             "trained_on": list(self.trained_on),
             "steps": self.steps,

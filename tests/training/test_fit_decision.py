@@ -366,6 +366,30 @@ def noisy(vectors: NDArray[np.float64], noise: float = 0.05) -> NDArray[np.float
     return unit(vectors + np.random.default_rng(0).normal(0, noise, vectors.shape))
 
 
+def test_everyday_labels_are_a_label_set_of_their_own() -> None:
+    """Of five labels, three that say how one moves or rests; their windows, and no others."""
+    names = ("playing chess", "walking", "typing", "sitting", "lying")
+    truth = np.tile(np.arange(5), 20)
+    whole = replace(
+        made_up(
+            noisy(np.eye(16)[truth]), truth, unit(np.eye(16)[:3]), unit(TRAINED), (None,) * 100
+        ),
+        labels=names,
+        rows=(4, 0, 3, 1, 2),
+        prototypes=unit(np.eye(16)[:5]),
+    )
+    everyday = whole.everyday()
+    assert everyday is not None
+    assert (everyday.label_set, everyday.labels) == ("everyday", ("walking", "sitting", "lying"))
+    assert everyday.rows == (0, 1, 2) and len(everyday.evidence) == 60
+    np.testing.assert_array_equal(everyday.prototypes, whole.prototypes[[1, 3, 4]])
+    np.testing.assert_array_equal(everyday.embeddings.argmax(axis=1), np.tile([1, 3, 4], 20))
+    np.testing.assert_array_equal(everyday.truth, np.tile([0, 1, 2], 20))
+    assert everyday.macro_f1(everyday.embeddings[:, [1, 3, 4]]) == [1, 1]
+    assert everyday.everyday() is None  # it is all everyday already
+    assert replace(whole, labels=("a", "b", "c", "sitting", "lying")).everyday() is None
+
+
 def test_standard_scores_are_chosen_where_one_label_is_a_hub() -> None:
     """All windows come close to the first label, whatever they show."""
     hub = 2.0 * LABELS[[0] * len(TRUTH)]
