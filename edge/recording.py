@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from edge.formats import open_export
 from edge.formats.export import Blocks, Export, Kind, Part, Vector, head, in_seconds, interpolated
 from edge.formats.table import BLOCK_ROWS
+from edge.raw import is_raw, read_raw
 from firmware_bridge.errors import InputError
 from firmware_bridge.samples import (
     ACC_UNITS_MPS2,
@@ -35,6 +37,9 @@ _RATE_TOLERANCE = 0.1
 
 _SNIFF_ROWS = 20_000
 """Rows that units and rate are judged by."""
+
+_RAW_SNIFF_CHUNKS = 3
+_NO_GYRO = "no gyroscope columns: labels rest on the accelerometer alone and are less certain"
 
 _MAX_PLAUSIBLE_RADS = 40.0
 """Consumer gyroscopes end at 2000 deg/s = 34.9 rad/s."""
@@ -79,7 +84,7 @@ class _Unit:
 
 
 def open_recording(path: Path, units: UnitOptions | None = None) -> Recording:
-    """Open a recorded file, or the folder or zip of an export.
+    """Open a recorded file, the folder or zip of an export, or what `edge-run --record` wrote.
 
     Where an export has the gyroscope in a file of its own, it is interpolated onto the
     accelerometer's times (`edge.formats.export.interpolated`).
@@ -90,6 +95,8 @@ def open_recording(path: Path, units: UnitOptions | None = None) -> Recording:
             later rows are raised by `chunks`.
     """
     units = units or UnitOptions()
+    if is_raw(path):
+        return _open_raw_recording(path, units)
     export = open_export(path)
     notes = list(export.notes)
     first, *others = export.parts
@@ -131,6 +138,28 @@ def open_recording(path: Path, units: UnitOptions | None = None) -> Recording:
         rate_hz,
         _to_samples(blocks, channels, acc_factor, gyro_factor),
     )
+
+
+def _open_raw_recording(path: Path, units: UnitOptions) -> Recording:
+    if units != UnitOptions():
+        raise InputError(f"{path}: a raw recording is in SI units; leave the unit options out")
+    notes: list[str] = []
+    origin, has_gyro, chunks = read_raw(path, notes)
+    first = list(islice(chunks, _RAW_SNIFF_CHUNKS))
+    stamps = np.concatenate([chunk.t_s for chunk in first] or [np.empty(0)])
+    steps_s = np.diff(stamps[np.isfinite(stamps)])
+    steps_s = steps_s[steps_s > 0]
+    if not len(steps_s):
+        raise InputError(f"{path}: no two samples at different times; nothing to replay")
+    if not has_gyro:
+        notes.append(_NO_GYRO)
+    rate_hz = 1 / float(np.median(steps_s))
+    summary = (
+        f"{path.name}: raw recording of {origin.source} ({origin.details}), begun "
+        f"{origin.began_utc} with aura-edge {origin.version}, {rate_hz:.1f} Hz, "
+        f"{'gyro in rad/s' if has_gyro else 'no gyroscope'}"
+    )
+    return Recording(path, summary, notes, rate_hz, chain(first, chunks))
 
 
 class _Channels:
@@ -263,9 +292,7 @@ def _check_gyro(
     """The gyroscope's unit, None without one; adds to `notes` what the user should know."""
     gyro = channels.gyro_of(rows)
     if gyro is None:
-        notes.append(
-            "no gyroscope columns: labels rest on the accelerometer alone and are less certain"
-        )
+        notes.append(_NO_GYRO)
         return None
     stated = channels.gyro[0]
     declared = units.gyro or stated.unit
