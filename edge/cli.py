@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from edge.bundle import Bundle
     from edge.pipeline import Pipeline, Prediction
     from edge.recording import Recording, TruthSegment
+    from firmware_bridge.live import LiveSource
     from firmware_bridge.samples import Samples
 
 
@@ -24,6 +29,9 @@ class Args(argparse.Namespace):
 
     replay: Path | None
     device: str | None
+    list_devices: bool
+    rate: float | None
+    baud: int | None
     truth: Path | None
     speed: str | None
     acc_unit: str | None
@@ -47,7 +55,15 @@ def _parser() -> argparse.ArgumentParser:
     source = parser.add_argument_group("source")
     which = source.add_mutually_exclusive_group(required=True)
     which.add_argument("--replay", type=Path, metavar="FILE", help="a recorded file (CSV)")
-    which.add_argument("--device", metavar="URI", help="a live device: sim (a simulated wearable)")
+    which.add_argument(
+        "--device",
+        metavar="URI",
+        help="a live device: ble (the only wearable that is heard, else you are asked), ble:NAME, "
+        "ble:ADDRESS, serial (the only one plugged in), serial:PORT, sim (a simulated wearable)",
+    )
+    which.add_argument(
+        "--list-devices", action="store_true", help="list what --device could be, and end"
+    )
     source.add_argument(
         "--truth",
         type=Path,
@@ -59,7 +75,18 @@ def _parser() -> argparse.ArgumentParser:
         choices=("1", "max"),
         help="real time or as fast as it goes (default: max for --replay, 1 for --device)",
     )
-    units = parser.add_argument_group("units of the file, where it does not say or says it wrongly")
+    source.add_argument(
+        "--rate",
+        type=_rate,
+        metavar="HZ",
+        help="nominal rate of a serial device (default: measured)",
+    )
+    source.add_argument(
+        "--baud", type=_baud, metavar="N", help="of a serial device (default: found out)"
+    )
+    units = parser.add_argument_group(
+        "units of a file or serial device, where it does not say or says it wrongly"
+    )
     units.add_argument("--acc-unit", choices=("m/s^2", "g", "mg"))
     units.add_argument("--gyro-unit", choices=("rad/s", "deg/s", "mdeg/s"))
     units.add_argument("--time-unit", choices=("s", "ms", "us", "ns"))
@@ -119,11 +146,54 @@ def _positive(text: str) -> float:
     return value
 
 
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 20_000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 20000 Hz")
+    return value
+
+
+def _baud(text: str) -> int:
+    value = int(text)
+    if not 300 <= value <= 10_000_000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 300 and 10000000 baud")
+    return value
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run as Ctrl-C does, with another exit code."""
+
+
+EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + 2, 128 + 15
+"""128 and the signal's number, as shells say it."""
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Within it SIGTERM raises `Terminated`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are for the main thread alone
+        return
+
+    def interrupt(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `edge-run`. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    """Entry point of `edge-run`. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted
+    (Ctrl-C), 143 terminated (SIGTERM)."""
     args = _parser().parse_args(argv, namespace=Args())
     try:
-        return _run(args)
+        with _sigterm_interrupts():
+            return _list_devices() if args.list_devices else _run(args)
+    except KeyboardInterrupt as interrupt:
+        return _exit_code(interrupt)
     except AuraError as error:
         say(f"error: {error}")
         return error.exit_code
@@ -133,9 +203,23 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
+def _exit_code(interrupt: KeyboardInterrupt | None) -> int:
+    if interrupt is None:
+        return 0
+    return EXIT_TERMINATED if isinstance(interrupt, Terminated) else EXIT_INTERRUPTED
+
+
 def say(message: str) -> None:
-    """Tell the user something that is no prediction."""
-    print(message, file=sys.stderr, flush=True)
+    """Tell the user something that is no prediction. One write: several threads use it."""
+    print(f"{message}\n", end="", file=sys.stderr, flush=True)
+
+
+def _list_devices() -> int:
+    from edge.source import list_devices
+
+    lines = list_devices(say)
+    print("\n".join(lines) if lines else "no device", flush=True)
+    return 0
 
 
 def _run(args: Args) -> int:
@@ -145,6 +229,7 @@ def _run(args: Args) -> int:
     from edge.labels import parse_labels, resolve_labels
     from edge.pipeline import Pipeline
     from edge.recording import read_truth, truth_of
+    from edge.source import Pace
     from edge.window import every_hop
 
     if args.truth and not args.replay:
@@ -153,37 +238,47 @@ def _run(args: Args) -> int:
     names = parse_labels(args.labels) if args.labels else list(bundle.manifest["default_labels"])
     labels = resolve_labels(names, bundle)
     truth = read_truth(args.truth) if args.truth else []
-    source_name, chunks, recording = _open_source(args)
+    source = _open_source(args)
     if args.placement is not None:
         _say_where(args.placement, bundle)
-    pipeline = Pipeline(bundle, labels, every_hop(args.hop), placement=args.placement)
-    log = None
-    if not args.no_log:
-        log_path = args.log or default_log_path()
-        log = EventLog(log_path, source_name, bundle.id, names, args.hop, version(), say)
-    display = make_display(
-        args.format or ("table" if sys.stdout.isatty() else "lines"), source_name, bool(truth)
-    )
+    spans, chunks = every_hop(args.hop), source.chunks
+    pace = Pace() if source.waits else None
+    if pace:
+        spans, chunks = pace.spans(spans), pace.samples(chunks)
+    pipeline = Pipeline(bundle, labels, spans, placement=args.placement)
     run = _Tally(bundle)
-    interrupted = False
-    try:
-        for predictions in _predictions(pipeline, chunks):
-            for prediction in predictions:
-                if log:
-                    log.append(prediction)
-                true_label = truth_of(truth, prediction.start_s, prediction.end_s)
-                run.count(prediction, true_label)
-                display.show(prediction, true_label)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        display.close()
-        if log:
-            log.close()
-    _report(run, pipeline, recording, truth)
+    log: EventLog | None = None
+    interrupt: KeyboardInterrupt | None = None
+    with ExitStack() as at_end:  # each is closed even if another cannot be
+        if not args.no_log:
+            log_path = args.log or default_log_path()
+            log = EventLog(log_path, source.name, bundle.id, names, args.hop, version(), say)
+            at_end.callback(log.close)
+        if source.live:
+            at_end.callback(source.live.close)
+        display = make_display(
+            args.format or ("table" if sys.stdout.isatty() else "lines"), source.name, bool(truth)
+        )
+        at_end.callback(display.close)
+        try:
+            for predictions in _predictions(pipeline, chunks):
+                for prediction in predictions:
+                    if log:
+                        log.append(prediction)
+                    true_label = truth_of(truth, prediction.start_s, prediction.end_s)
+                    run.count(prediction, true_label)
+                    display.show(prediction, true_label)
+        except KeyboardInterrupt as caught:
+            interrupt = caught
+    _report(run, pipeline, source, truth)
+    if pace and pace.skipped:
+        say(
+            f"note: {pace.skipped} windows were skipped: this machine is too slow for one every "
+            f"{args.hop:g} s; a longer --hop helps"
+        )
     if log:
         say(f"logged {log.written} windows to {log.path}")
-    return 130 if interrupted else 0
+    return _exit_code(interrupt)
 
 
 def _say_where(placement: str, bundle: Bundle) -> None:
@@ -202,24 +297,43 @@ def _say_where(placement: str, bundle: Bundle) -> None:
         say(f"note: bundle {bundle.id} decides without the placement")
 
 
-def _open_source(args: Args) -> tuple[str, Iterator[Samples], Recording | None]:
-    """The source's name, its samples at the asked speed, and the recording if it is one."""
-    from edge.recording import UnitOptions, open_recording
-    from edge.source import in_real_time, open_device
+@dataclass(frozen=True)
+class _Source:
+    """Where samples come from."""
 
+    name: str
+    chunks: Iterator[Samples]
+    """At the speed that was asked for."""
+    recording: Recording | None = None
+    live: LiveSource | None = None
+    waits: bool = False
+    """Whether samples come in their own time."""
+
+
+def _open_source(args: Args) -> _Source:
     if args.replay:
-        units = UnitOptions(args.acc_unit, args.gyro_unit, args.time_unit)
-        recording = open_recording(args.replay, units)
-        say(f"read {recording.summary}")
-        name, chunks, speed = f"replay:{args.replay}", recording.chunks, args.speed or "max"
-    else:
-        assert args.device is not None
-        if args.acc_unit or args.gyro_unit or args.time_unit:
-            raise InputError("the unit options go with --replay: a device states its units")
-        recording = None
-        say(f"streaming from {args.device}; the first label comes after 5 s; Ctrl-C ends")
-        name, chunks, speed = args.device, open_device(args.device), args.speed or "1"
-    return name, in_real_time(chunks) if speed == "1" else chunks, recording
+        return _open_replay(args, args.replay)
+    from edge.source import Stated, open_device
+
+    assert args.device is not None
+    if args.time_unit:
+        raise InputError("--time-unit goes with --replay: what a device sends is timed as it comes")
+    stated = Stated(args.speed, args.baud, args.rate, args.acc_unit, args.gyro_unit)
+    device = open_device(args.device, say, stated)
+    say(f"streaming from {device.name}; the first label comes after 5 s; Ctrl-C ends")
+    return _Source(device.name, device.samples, live=device.live, waits=device.waits)
+
+
+def _open_replay(args: Args, path: Path) -> _Source:
+    from edge.recording import UnitOptions, open_recording
+    from edge.source import in_real_time
+
+    if args.rate or args.baud:
+        raise InputError("--rate and --baud go with --device serial")
+    recording = open_recording(path, UnitOptions(args.acc_unit, args.gyro_unit, args.time_unit))
+    say(f"read {recording.summary}")
+    chunks = in_real_time(recording.chunks) if args.speed == "1" else recording.chunks
+    return _Source(f"replay:{path}", chunks, recording)
 
 
 def _predictions(pipeline: Pipeline, chunks: Iterator[Samples]) -> Iterator[list[Prediction]]:
@@ -257,12 +371,12 @@ class _Tally:
         return self._bank.get(normalised(label), normalised(label))
 
 
-def _report(
-    run: _Tally, pipeline: Pipeline, recording: Recording | None, truth: list[TruthSegment]
-) -> None:
+def _report(run: _Tally, pipeline: Pipeline, source: _Source, truth: list[TruthSegment]) -> None:
     """What the user should know after the last window."""
-    for note in recording.notes if recording else []:
+    for note in source.recording.notes if source.recording else []:
         say(f"note: {note}")
+    for line in source.live.report().lines() if source.live else []:
+        say(line)
     dropped = pipeline.resampler.dropped
     if dropped.not_finite:
         say(f"note: {dropped.not_finite} samples left out: NaN or empty in some channel")
@@ -271,7 +385,7 @@ def _report(
             f"note: {dropped.not_later} samples left out: not later than the sample before them "
             f"(first at {dropped.first_not_later_s:.3f} s); sort the file by time to use them"
         )
-    if not run.windows:
+    if not run.windows and source.recording:
         raise InputError("less than 1 s of signal without a gap: no window could be classified")
     unknown = f", {run.unknown} of them unknown" if run.unknown else ""
     say(f"{run.windows} windows, {run.classified} classified{unknown}")
