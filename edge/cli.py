@@ -33,6 +33,7 @@ class Args(argparse.Namespace):
     rate: float | None
     baud: int | None
     truth: Path | None
+    record: Path | None
     speed: str | None
     acc_unit: str | None
     gyro_unit: str | None
@@ -54,12 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     source = parser.add_argument_group("source")
     which = source.add_mutually_exclusive_group(required=True)
-    which.add_argument("--replay", type=Path, metavar="FILE", help="a recorded file (CSV)")
+    which.add_argument("--replay", type=Path, metavar="FILE", help="a recorded file")
     which.add_argument(
         "--device",
         metavar="URI",
         help="a live device: ble (the only wearable that is heard, else you are asked), ble:NAME, "
-        "ble:ADDRESS, serial (the only one plugged in), serial:PORT, sim (a simulated wearable)",
+        "ble:ADDRESS, serial (the only one plugged in), serial:PORT, phyphox:HOST[:PORT], "
+        "sensorlogger:[ADDRESS:]PORT, sim (a simulated wearable)",
     )
     which.add_argument(
         "--list-devices", action="store_true", help="list what --device could be, and end"
@@ -120,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         "--format",
         choices=("table", "lines", "jsonl"),
         help="default: table on a terminal, else lines",
+    )
+    output.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write the raw samples to a new Parquet file, which --replay reads",
     )
     log = output.add_mutually_exclusive_group()
     log.add_argument(
@@ -250,6 +258,7 @@ def _run(args: Args) -> int:
     log: EventLog | None = None
     interrupt: KeyboardInterrupt | None = None
     with ExitStack() as at_end:  # each is closed even if another cannot be
+        chunks = _recorded(args, source, chunks, at_end)
         if not args.no_log:
             log_path = args.log or default_log_path()
             log = EventLog(log_path, source.name, bundle.id, names, args.hop, version(), say)
@@ -281,6 +290,25 @@ def _run(args: Args) -> int:
     return _exit_code(interrupt)
 
 
+def _recorded(
+    args: Args, source: _Source, chunks: Iterator[Samples], at_end: ExitStack
+) -> Iterator[Samples]:
+    """The same samples, recorded on their way where that was asked for."""
+    from edge.raw import Recorder
+
+    if args.record is None:
+        return chunks
+    recorder = Recorder(args.record, source.name, source.details, say)
+
+    def close() -> None:
+        recorder.close()
+        if recorder.path.exists():
+            say(f"recorded {recorder.samples} samples to {recorder.path}")
+
+    at_end.callback(close)
+    return recorder.passing(chunks)
+
+
 def _say_where(placement: str, bundle: Bundle) -> None:
     """What was understood of the placement."""
     from edge.posture import UNKNOWN, known_placements, segment_of
@@ -308,6 +336,12 @@ class _Source:
     live: LiveSource | None = None
     waits: bool = False
     """Whether samples come in their own time."""
+
+    def details(self) -> str:
+        """What is known of it by now, for a raw recording."""
+        if self.live:
+            return self.live.report().details
+        return self.recording.summary if self.recording else ""
 
 
 def _open_source(args: Args) -> _Source:

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 PACKET_SAMPLES = 20
 """Samples handed out at once: what one BLE notification holds of six int16 axes (MTU 247)."""
 
-KNOWN_DEVICES = "sim, ble, ble:NAME, ble:ADDRESS, serial, serial:PORT"
+KNOWN_DEVICES = (
+    "sim, ble, ble:NAME, ble:ADDRESS, serial, serial:PORT, phyphox:HOST[:PORT], "
+    "sensorlogger:[ADDRESS:]PORT"
+)
+
+_PHONES = ("phyphox", "sensorlogger")
 
 BLE_BACKEND: Backend | None = None
 """Instead of the system's Bluetooth: where tests put their virtual wearables."""
@@ -82,7 +87,7 @@ def open_device(uri: str, say: Say, stated: Stated = NOTHING) -> Device:
         AuraError: there is no such device, or no Bluetooth.
     """
     kind, colon, which = uri.partition(":")
-    if kind not in ("sim", "ble", "serial") or (colon and (not which or kind == "sim")):
+    if kind not in ("sim", "ble", "serial", *_PHONES) or (colon and (not which or kind == "sim")):
         raise InputError(f"--device {uri!r} is not known; this version knows: {KNOWN_DEVICES}")
     if kind != "serial":
         if stated.acc_unit or stated.gyro_unit:
@@ -98,6 +103,8 @@ def open_device(uri: str, say: Say, stated: Stated = NOTHING) -> Device:
         return Device(uri, samples if fast else in_real_time(samples), waits=not fast)
     if stated.speed == "max":
         raise InputError("--speed max goes with --replay and --device sim: a device sets the pace")
+    if kind in _PHONES:
+        return _open_phone(kind, which, say)
     return _open_ble(which, say) if kind == "ble" else _open_serial(which, stated, say)
 
 
@@ -112,6 +119,18 @@ def _open_ble(wanted: str, say: Say) -> Device:
     say(f"found {one}")
     source = LiveSource(lambda inbox: run_ble(one, inbox, say, backend), say)
     return Device(f"ble:{one.advert.name or one.advert.address}", _from_zero(source, say), source)
+
+
+def _open_phone(app: str, where: str, say: Say) -> Device:
+    from firmware_bridge import phones
+    from firmware_bridge.live import LiveSource
+
+    if app == "phyphox":
+        address, run = phones.phyphox_address(where), phones.run_phyphox
+    else:
+        address, run = phones.sensor_logger_address(where), phones.run_sensor_logger
+    source = LiveSource(lambda inbox: run(address, inbox, say), say)
+    return Device(f"{app}:{address}", _from_zero(source, say), source)
 
 
 def _ask(several: list[Found]) -> Found:
