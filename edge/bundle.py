@@ -30,8 +30,8 @@ from edge.spec import SIGNAL
 from firmware_bridge.errors import InputError
 
 FORMAT_VERSION = 3
-"""Version 2 may hold a `decision`, which decides by standard scores from version 3 on; without one,
-a bundle decides as those of version 1 do."""
+"""Version 2 may hold a `decision`, which may level novel labels from version 3 on; without one, a
+bundle decides as those of version 1 do."""
 
 MANIFEST = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
@@ -153,10 +153,10 @@ def load_bundle(folder: Path) -> Bundle:
         )
     bundle = Bundle(folder, manifest, encoder, prototypes, centre, reference)
     decision = bundle.decision  # parsed here, so that a malformed one is refused here
-    if decision and decision.standard_scale is not None and reference is None:
+    if decision and decision.levels_novel and reference is None:
         raise InputError(
-            f"{folder / PROTOTYPES_FILE}: no array `reference`, which decision.standard needs; "
-            "export the bundle again"
+            f"{folder / PROTOTYPES_FILE}: no array `reference`, which decision.level_novel_labels "
+            "needs; export the bundle again"
         )
     _check_golden(folder / GOLDEN_FILE, encoder)
     return bundle

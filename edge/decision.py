@@ -1,7 +1,7 @@
 """How a bundle's labels are decided between: `decision` of its manifest, see `export/BUNDLE.md`.
 
 Three things speak for a label: the cosine of the window's embedding with the label's own prototype,
-perhaps against what is usual for that label; the activities that the encoder was trained on, whose
+levelled where that was not trained; the activities that the encoder was trained on, whose
 probabilities are carried over to the label by the similarity of the texts (the bridge); and the
 posture that gravity shows.
 
@@ -24,6 +24,9 @@ from firmware_bridge.errors import InputError
 
 SAME_COSINE = 1 - 1e-5
 """Text vectors closer than this are those of one and the same label; float32 rounds within it."""
+
+_LEAST_DEVIATION = 1e-6
+"""Of cosines: keeps a division finite."""
 
 _BRIDGE_FLOOR = 1e-4
 """Added to the bridge's probabilities: a label that it knows nothing of is unlikely, never ruled
@@ -62,9 +65,8 @@ class Decision:
     reject_below: float | None = None
     """A window of less presence is unknown; None: none ever is."""
 
-    standard_scale: float | None = None
-    """Multiplier of the standard scores that take the place of the scaled cosines; None: they do
-    not."""
+    levels_novel: bool = False
+    """Whether labels that were not trained are put on the footing of those that were."""
 
     @property
     def asks_vocabulary(self) -> bool:
@@ -97,7 +99,7 @@ class Decision:
             _number(record, "decision.temperature", above=0.0),
             _bank_postures(bank),
             _reject_below(record),
-            _standard_scale(record),
+            _levels_novel(record),
         )
 
 
@@ -130,10 +132,11 @@ def _reject_below(record: dict[str, Any]) -> float | None:
     return float(below)
 
 
-def _standard_scale(record: dict[str, Any]) -> float | None:
-    if "standard" not in record:
-        return None
-    return _number(_section(record, "standard"), "decision.standard.scale", above=0.0)
+def _levels_novel(record: dict[str, Any]) -> bool:
+    levels: Any = record.get("level_novel_labels", False)
+    if not isinstance(levels, bool):
+        raise InputError(f"decision.level_novel_labels: expected true or false, found {levels!r}")
+    return levels
 
 
 def _rows(rows: Any, bank_size: int) -> NDArray[np.intp]:
@@ -160,25 +163,43 @@ def _bank_postures(bank: list[dict[str, Any]]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Standard:
-    """What cosine is usual for each label.
+class Footing:
+    """What puts labels that the encoder was not trained on upon the footing of those it was.
 
-    Some prototypes come close to every window and some to none (hubness, Radovanovic et al. 2010);
-    a label is told by how far above its own usual similarity a window is.
+    Training compares the cosines of its own activities with each other, so these are on one scale.
+    Of other labels some prototypes come close to every window and some to none (hubness,
+    Radovanovic et al. 2010): their cosines are shifted and stretched until they are as high and
+    spread as much, over windows of all kinds, as is usual for what was trained.
     """
 
-    mean: NDArray[np.float64]
-    """(L,) over windows of all kinds."""
+    gain: NDArray[np.float64]
+    """(L,) 1 for what was trained."""
 
-    deviation: NDArray[np.float64]
-    """(L,) standard deviation over the same, above 0."""
+    offset: NDArray[np.float64]
+    """(L,) 0 for what was trained."""
 
     @classmethod
-    def of(cls, reference: NDArray[np.float32], prototypes: NDArray[np.float32]) -> Standard:
-        """From (R, D) embeddings of windows that were drawn as training draws them, and (L, D)."""
-        cosine = reference.astype(np.float64) @ prototypes.T.astype(np.float64)
-        # A prototype may be at right angles to all embeddings; nothing tells it then, but no NaN.
-        return cls(cosine.mean(axis=0), np.maximum(cosine.std(axis=0), 1e-6))
+    def of(
+        cls,
+        reference: NDArray[np.float32],
+        prototypes: NDArray[np.float32],
+        vocabulary: NDArray[np.float32],
+    ) -> Footing:
+        """From (R, D) embeddings of windows of all kinds, (L, D) labels and (V, D) activities."""
+        mean, deviation = _usual(reference, prototypes)
+        trained_mean, trained_deviation = (np.median(x) for x in _usual(reference, vocabulary))
+        trained = (_unit(prototypes) @ _unit(vocabulary).T).max(axis=1) >= SAME_COSINE
+        gain = np.where(trained, 1.0, trained_deviation / deviation)
+        return cls(gain, np.where(trained, 0.0, trained_mean - gain * mean))
+
+
+def _usual(
+    reference: NDArray[np.float32], prototypes: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(N,) mean and standard deviation of each prototype's cosine over the reference."""
+    cosine = reference.astype(np.float64) @ prototypes.T.astype(np.float64)
+    # A prototype may be at right angles to all embeddings; nothing tells it then, but no NaN.
+    return cosine.mean(axis=0), np.maximum(cosine.std(axis=0), _LEAST_DEVIATION)
 
 
 @dataclass(frozen=True)
@@ -199,8 +220,8 @@ class LabelDecision:
     nearest: NDArray[np.float64]
     """(V,) cosine of each activity of the vocabulary with the label that comes nearest to it."""
 
-    standard: Standard | None = None
-    """None where the rule takes the cosines as they are."""
+    footing: Footing | None = None
+    """None where the rule takes all cosines as they are."""
 
     _by_segment: dict[str, LogLikelihoods] = field(default_factory=dict, init=False, repr=False)
 
@@ -222,19 +243,19 @@ class LabelDecision:
             rows: each label's row in the bank; None for a label outside it.
             reference: (R, D) the bundle's reference embeddings, where the rule asks for them.
         """
-        standard = None
-        if rule.standard_scale is not None:
-            if reference is None:
-                raise ValueError("standard scores need reference embeddings")
-            standard = Standard.of(reference, prototypes)
         vocabulary = bank[rule.vocabulary_rows]
+        footing = None
+        if rule.levels_novel:
+            if reference is None:
+                raise ValueError("levelling novel labels needs reference embeddings")
+            footing = Footing.of(reference, prototypes, vocabulary)
         return cls(
             rule,
             vocabulary,
             transfer_matrix(vocabulary, prototypes, rule.bridge_temperature),
             _label_postures(rule.bank_postures, bank, prototypes, rows),
             (_unit(vocabulary) @ _unit(prototypes).T).max(axis=1),
-            standard,
+            footing,
         )
 
     def scores(
@@ -261,11 +282,9 @@ class LabelDecision:
             where the rule does not ask.
         """
         rule, presence = self.rule, None
-        if rule.standard_scale is None or self.standard is None:
-            logits = logit_scale * cosine
-        else:
-            usual = self.standard
-            logits = rule.standard_scale * (cosine - usual.mean) / usual.deviation
+        if self.footing is not None:
+            cosine = self.footing.gain * cosine + self.footing.offset
+        logits = logit_scale * cosine
         if rule.asks_vocabulary:
             odds = np.exp(rule.vocabulary_scale * (vocabulary_cosine - vocabulary_cosine.max()))
             seems = odds / odds.sum()

@@ -87,9 +87,9 @@ DEFAULT_LABELS = (
 
 _TIMED_ROUNDS = 200
 
-_WITHOUT_DECISION, _WITHOUT_STANDARD = 1, 2
-"""Formats of bundles that decide by the cosine alone, and by no standard scores: older runtimes
-read them."""
+_WITHOUT_DECISION, _WITHOUT_LEVELLING = 1, 2
+"""Formats of bundles that decide by the cosine alone, and that level no labels: older runtimes read
+them."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -202,7 +202,7 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
     if job.decision:
         bank, rows = with_trained(bank, state["provenance"]["activities"])
         decision = read_decision(job.decision, bank, rows)
-        if "standard" in decision and "reference" not in state:
+        if decision.get("level_novel_labels") and "reference" not in state:
             raise InputError(
                 f"{checkpoint}: holds no reference embeddings, which {job.decision} needs; they "
                 "come with the end of a training: finish it with --resume, or train it again"
@@ -229,10 +229,10 @@ def export(checkpoint: Path, job: Job, heldout: list[Path], cache: Path) -> Bund
     if decision is not None:
         # The scale that the decision was fitted under, in the place of the one training learned.
         manifest["logit_scale"] = decision.pop("logit_scale", manifest["logit_scale"])
-        oldest_reader = FORMAT_VERSION if "standard" in decision else _WITHOUT_STANDARD
+        oldest_reader = FORMAT_VERSION if decision.get("level_novel_labels") else _WITHOUT_LEVELLING
         manifest |= {"decision": decision, "format_version": oldest_reader}
-    standard = decision is not None and "standard" in decision
-    reference = {"reference": state["reference"].numpy()} if standard else {}
+    levels = decision is not None and decision.get("level_novel_labels")
+    reference = {"reference": state["reference"].numpy()} if levels else {}
     job.out.mkdir(parents=True, exist_ok=True)
     with staging(job.out) as staged:
         (staged / ENCODER_FILE).write_bytes(encoder)

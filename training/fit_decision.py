@@ -47,6 +47,9 @@ _BRIDGES = tuple(product((0.02, 0.03, 0.05, 0.1), (0.5, 1.0, 2.0)))
 
 _POSTURE_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
+_AS_GOOD = 0.002
+"""Of mean macro-F1: a tenth of what seeds differ by."""
+
 _FALSE_REJECTION = 0.05
 """Share of the windows of wanted labels that may be called unknown."""
 
@@ -125,8 +128,8 @@ class _Parts:
     """What the weights mix, (N, L) each, up to a constant a window: the scores of `edge.decision`
     are linear in the weights, so that not every mixture has to be computed there."""
 
-    own: dict[float | None, Matrix]
-    """By scale of the standard scores; None: the cosines."""
+    own: dict[bool, Matrix]
+    """By whether novel labels are levelled."""
 
     bridged: dict[tuple[float, float], Matrix]
     """By temperature and factor of the vocabulary's logit scale."""
@@ -134,12 +137,11 @@ class _Parts:
     posture: Matrix
 
     @classmethod
-    def of(cls, heldout: Heldout, standard_scale: float) -> _Parts:
+    def of(cls, heldout: Heldout) -> _Parts:
         """The parts of all windows."""
         plain = heldout.log_probabilities(Choice())
-        standard = heldout.log_probabilities(Choice(standard_scale=standard_scale))
         return cls(
-            {None: plain, standard_scale: standard},
+            {False: plain, True: heldout.log_probabilities(Choice(level_novel=True))},
             {bridge: heldout.log_probabilities(Choice(1.0, *bridge)) for bridge in _BRIDGES},
             heldout.log_probabilities(Choice(posture_weight=1.0)) - plain,
         )
@@ -148,42 +150,51 @@ class _Parts:
         """What labels are ranked by."""
         bridged = self.bridged[choice.bridge_temperature, choice.vocabulary_factor]
         weight = choice.bridge_weight
-        own = self.own[choice.standard_scale]
+        own = self.own[choice.level_novel]
         return (1 - weight) * own + weight * bridged + choice.posture_weight * self.posture
 
 
 def choose(heldout: Sequence[Heldout], console: Console) -> tuple[Choice, dict[str, Any]]:
     """The weights with the best mean macro-F1 over corpora and placements, then the temperature.
 
-    Of weights that do as well, those that change least. The figures are of the windows that were
-    chosen on: a benchmark says what they are worth elsewhere.
+    Of weights that do as well, those that change least; of weights of the posture within
+    `_AS_GOOD`, for it is flat there, the one that makes the truth likeliest. The figures are of the
+    windows that were chosen on: a benchmark says what they are worth elsewhere.
 
     Returns:
         What is chosen, and what came of it for the manifest.
     """
-    scale = float(np.mean([h.standard_scale() for h in heldout]))
-    steps = track(heldout, "scoring", console=console, transient=True)
-    parts = [_Parts.of(h, scale) for h in steps]
+    parts = [_Parts.of(h) for h in track(heldout, "scoring", console=console, transient=True)]
+
+    def mean_f1(choice: Choice) -> float:
+        f1 = [f for h, p in zip(heldout, parts, strict=True) for f in h.macro_f1(p.mixed(choice))]
+        return round(float(np.mean(f1)), 6)
 
     def worth(choice: Choice) -> tuple[float, float, float]:
-        f1 = [f for h, p in zip(heldout, parts, strict=True) for f in h.macro_f1(p.mixed(choice))]
-        changes = choice.bridge_weight + choice.posture_weight + (choice.standard_scale is not None)
-        return round(float(np.mean(f1)), 6), -changes, -choice.bridge_weight
+        changes = choice.bridge_weight + choice.posture_weight + choice.level_novel
+        return mean_f1(choice), -changes, -choice.bridge_weight
 
     grid = [
-        Choice(weight, *bridge, posture, standard_scale=standard)
-        for bridge, weight, posture, standard in product(
-            _BRIDGES, _WEIGHTS, _POSTURE_WEIGHTS, (None, scale)
+        Choice(weight, *bridge, posture, level_novel=level)
+        for bridge, weight, posture, level in product(
+            _BRIDGES, _WEIGHTS, _POSTURE_WEIGHTS, (False, True)
         )
     ]
-    weights = max(grid, key=worth)
-    choice = replace(weights, temperature=_temperature(heldout, weights))
+    best = max(grid, key=worth)
+    candidates = [best]
+    if best.posture_weight:
+        least = mean_f1(best) - _AS_GOOD
+        others = [replace(best, posture_weight=w) for w in _POSTURE_WEIGHTS if w]
+        candidates = [c for c in others if mean_f1(c) >= least]
+    fitted = [(c, *_temperature(heldout, c)) for c in candidates]
+    weights, temperature, _ = min(fitted, key=lambda f: f[2])
+    choice = replace(weights, temperature=temperature)
     return choice, _report(heldout, choice, console)
 
 
-def _temperature(heldout: Sequence[Heldout], weights: Choice) -> float:
+def _temperature(heldout: Sequence[Heldout], weights: Choice) -> tuple[float, float]:
     """What makes the truth likeliest, each corpus and placement counting the same (Guo et al. 2017,
-    "On Calibration of Modern Neural Networks", section 4.2)."""
+    "On Calibration of Modern Neural Networks", section 4.2); and the loss that is left."""
     scores = [h.log_probabilities(weights) for h in heldout]
 
     def loss(log_temperature: float) -> float:
@@ -194,7 +205,7 @@ def _temperature(heldout: Sequence[Heldout], weights: Choice) -> float:
         return float(np.mean(losses))
 
     found = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded")
-    return float(np.exp(found.x))
+    return float(np.exp(found.x)), float(found.fun)
 
 
 def _log_softmax(scores: Matrix) -> Matrix:
@@ -212,7 +223,7 @@ def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dic
     """Score what was chosen by the runtime's own decision, tell it, and return the figures."""
     steps = {
         "cosine": Choice(),
-        "standard": Choice(standard_scale=choice.standard_scale),
+        "levelled": Choice(level_novel=choice.level_novel),
         "bridge": replace(choice, posture_weight=0.0, temperature=1.0),
         "before": replace(choice, temperature=1.0),
         "after": choice,
@@ -227,7 +238,7 @@ def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dic
             cell |= {"placement": placement, "windows": len(rows)}
             cell["macro_f1"] = {
                 "cosine": f1["cosine"][i],
-                "standard": f1["standard"][i],
+                "levelled": f1["levelled"][i],
                 "bridge": f1["bridge"][i],
                 "posture": f1["after"][i],
             }
@@ -243,7 +254,7 @@ def _report(heldout: Sequence[Heldout], choice: Choice, console: Console) -> dic
     }
     console.print(_cell_table(cells, means))
     console.print(
-        f"{'cosines' if choice.standard_scale is None else 'standard scores'}; "
+        f"novel labels {'levelled' if choice.level_novel else 'as they are'}; "
         f"bridge {choice.bridge_weight:g} at temperature {choice.bridge_temperature:g}, logit "
         f"scale x {choice.vocabulary_factor:g}; posture {choice.posture_weight:g}; temperature "
         f"{choice.temperature:.3f}",
@@ -353,7 +364,7 @@ def _rounded(figures: Any) -> Any:
 
 def _cell_table(cells: Sequence[dict[str, Any]], means: dict[str, Any]) -> Table:
     columns = ("corpus", "labels", "placement", "windows")
-    steps = ("cosine", "standard", "+ bridge", "+ posture", "ECE", "with temperature")
+    steps = ("cosine", "levelled", "+ bridge", "+ posture", "ECE", "with temperature")
     table = Table(*columns, *steps, title="macro-F1 and calibration, held out")
     for cell in [*cells, {"corpus": "mean", "labels": "", "placement": "", "windows": "", **means}]:
         figures = (*cell["macro_f1"].values(), *cell["ece"].values())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from edge.decision import Decision, LabelDecision, Standard
+from edge.decision import Decision, LabelDecision
 from edge.evaluate import macro_f1
 from edge.posture import PostureEvidence, posture_evidence, segment_of
 from edge.text import TextEncoder
@@ -60,15 +60,14 @@ class Choice:
 
     posture_weight: float = 0.0
     temperature: float = 1.0
-    standard_scale: float | None = None
-    """Of standard scores in the place of the cosines; None: the cosines."""
+    level_novel: bool = False
+    """Whether labels that were not trained are put on the footing of those that were."""
 
 
 def decision_record(tables: dict[str, Any], choice: Choice, logit_scale: float) -> dict[str, Any]:
     """A manifest's `decision`, less the rows of the vocabulary, which only a bundle has."""
-    standard = choice.standard_scale
     return {
-        **({} if standard is None else {"standard": {"scale": round(standard, 4)}}),
+        **({"level_novel_labels": True} if choice.level_novel else {}),
         "vocabulary": {"logit_scale": round(choice.vocabulary_factor * logit_scale, 4)},
         "bridge": {"weight": choice.bridge_weight, "temperature": choice.bridge_temperature},
         "posture": {"weight": choice.posture_weight, **tables},
@@ -136,11 +135,6 @@ class Heldout:
             evidence=tuple(self.evidence[n] for n in chosen.tolist()),
         )
 
-    def standard_scale(self) -> float:
-        """The scale at which standard scores spread as the scaled cosines do."""
-        usual = Standard.of(self.reference, self.prototypes)
-        return self.logit_scale * float(usual.deviation.mean())
-
     def log_probabilities(self, choice: Choice) -> Matrix:
         """(N, L) as the runtime would give them with these weights."""
         labels = self._label_set(choice)
@@ -173,7 +167,7 @@ class Heldout:
             bridge_temperature=choice.bridge_temperature,
             posture_weight=choice.posture_weight,
             temperature=choice.temperature,
-            standard_scale=choice.standard_scale,
+            levels_novel=choice.level_novel,
             reject_below=-1.0,  # rejects nothing, and asks for the presence
         )
         wanted = [row for row in range(len(self.labels)) if row != left_out]

@@ -1,6 +1,6 @@
 """What an encoder makes of windows of all kinds: by it a label's usual similarity is known.
 
-See `edge.decision.Standard`. The embeddings ride along in the checkpoint, for an export has no
+See `edge.decision.Footing`. The embeddings ride along in the checkpoint, for an export has no
 training corpora at hand.
 """
 

@@ -9,7 +9,7 @@
 
 import { InputError } from "./errors.js";
 import { POSTURES, PostureTables } from "./posture.js";
-import { dot, logSoftmax, softmax, sum, unit } from "./vectors.js";
+import { dot, logSoftmax, median, softmax, sum, unit } from "./vectors.js";
 
 const SAME_COSINE = 1 - 1e-5;
 const BRIDGE_FLOOR = 1e-4;
@@ -40,16 +40,15 @@ export class Decision {
       bridgeTemperature: positive(bridge.temperature, "bridge.temperature"),
       postureWeight: notNegative(posture.weight, "posture.weight"),
       temperature: positive(decision.temperature, "temperature"),
-      standardScale:
-        "standard" in decision ? positive(decision.standard?.scale, "standard.scale") : null,
+      levelsNovel: checkedFlag(decision.level_novel_labels ?? false, "level_novel_labels"),
       rejectBelow: "reject" in decision ? checkedCosine(decision.reject?.below) : -Infinity,
     };
     this.#vocabulary = checkedRows(vocabulary.rows, bank.length).map(prototypeOf);
     this.#tables = new PostureTables(posture);
     this.#bankPostures = bank.map(postureOf);
     this.#reference = reference;
-    if (this.#rule.standardScale !== null && !reference) {
-      throw new InputError("decision.standard: prototypes.npz lacks the array `reference`");
+    if (this.#rule.levelsNovel && !reference) {
+      throw new InputError("decision.level_novel_labels: prototypes.npz lacks `reference`");
     }
   }
 
@@ -62,16 +61,15 @@ export class Decision {
    * for any of them.
    */
   between(prototypes, rows, logitScale) {
-    const { bridgeWeight, postureWeight, temperature, rejectBelow, standardScale } = this.#rule;
-    const usual = standardScale === null ? null : prototypes.map((p) => this.#usual(p));
-    const ownLogit = (cosine, label) =>
-      usual
-        ? (standardScale * (cosine - usual[label].mean)) / usual[label].deviation
-        : logitScale * cosine;
+    const { bridgeWeight, postureWeight, temperature, rejectBelow, levelsNovel } = this.#rule;
     // Prototypes that were stored as float16 are longer or shorter than 1 by more than SAME_COSINE
     // allows for.
     const wanted = prototypes.map(unit);
     const cosines = this.#vocabulary.map(unit).map((own) => wanted.map((label) => dot(own, label)));
+    const trained = wanted.map((_, label) => cosines.some((row) => row[label] >= SAME_COSINE));
+    const footing = levelsNovel ? this.#footing(prototypes, trained) : null;
+    const ownLogit = (cosine, label) =>
+      logitScale * (footing ? footing[label].gain * cosine + footing[label].offset : cosine);
     const transfer = cosines.map((row) => handedOn(row, this.#rule.bridgeTemperature));
     const nearest = cosines.map((row) => Math.max(...row));
     const asksVocabulary = bridgeWeight > 0 || rejectBelow > -Infinity;
@@ -93,6 +91,22 @@ export class Decision {
       const presence = dot(shares, nearest);
       return { score, presence, unknown: presence < rejectBelow };
     };
+  }
+
+  /**
+   * What puts labels that were not trained on the footing of those that were, each {gain, offset}:
+   * their cosines become as high and spread as much, over windows of all kinds, as is usual.
+   */
+  #footing(prototypes, trained) {
+    const ofVocabulary = this.#vocabulary.map((prototype) => this.#usual(prototype));
+    const mean = median(ofVocabulary.map((usual) => usual.mean));
+    const deviation = median(ofVocabulary.map((usual) => usual.deviation));
+    return prototypes.map((prototype, label) => {
+      if (trained[label]) return { gain: 1, offset: 0 };
+      const usual = this.#usual(prototype);
+      const gain = deviation / usual.deviation;
+      return { gain, offset: mean - gain * usual.mean };
+    });
   }
 
   /** The mean and the spread of a label's cosines over windows of all kinds. */
@@ -136,6 +150,11 @@ function notNegative(value, path, most = Infinity) {
     const limit = most < Infinity ? ` up to ${most}` : "";
     throw new InputError(`decision.${path}: expected a number of 0 or more${limit}`);
   }
+  return value;
+}
+
+function checkedFlag(value, path) {
+  if (typeof value !== "boolean") throw new InputError(`decision.${path}: expected true or false`);
   return value;
 }
 

@@ -16,6 +16,13 @@ export function sum(numbers) {
   return numbers.reduce((a, b) => a + b, 0);
 }
 
+/** The middle one by size; the mean of two where there is no middle. */
+export function median(numbers) {
+  const sorted = Float64Array.from(numbers).sort();
+  const half = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}
+
 /** Positive numbers that add up to 1, in the proportions of the exponentials. */
 export function softmax(scores) {
   return logSoftmax(scores).map(Math.exp);

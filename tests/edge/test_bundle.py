@@ -89,17 +89,17 @@ def test_a_decision_is_read_and_a_malformed_one_refused_at_load(copy: Path) -> N
         load_bundle(copy)
 
 
-def test_standard_scores_need_their_reference(copy: Path) -> None:
+def test_levelling_needs_the_reference(copy: Path) -> None:
     edit(copy, lambda m: m.update(with_decision(m)))
-    edit(copy, lambda m: m["decision"].update(standard={"scale": 0}))
-    with pytest.raises(InputError, match=r"decision\.standard\.scale: expected a number above 0"):
+    edit(copy, lambda m: m["decision"].update(level_novel_labels=1))
+    with pytest.raises(InputError, match=r"level_novel_labels: expected true or false, found 1"):
         load_bundle(copy)
-    edit(copy, lambda m: m["decision"].update(standard={"scale": 3.0}))
+    edit(copy, lambda m: m["decision"].update(level_novel_labels=True))
     with np.load(copy / "prototypes.npz") as arrays:
         kept = {name: arrays[name] for name in ("prototypes", "centre")}
     np.savez(copy / "prototypes.npz", **kept)
     rehash(copy, "prototypes.npz")
-    with pytest.raises(InputError, match=r"no array `reference`, which decision\.standard needs"):
+    with pytest.raises(InputError, match=r"no array `reference`, which decision\.level_novel"):
         load_bundle(copy)
     np.savez(copy / "prototypes.npz", **kept, reference=np.zeros((7, 3), np.float16))
     rehash(copy, "prototypes.npz")

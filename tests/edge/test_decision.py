@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.decision import Decision, LabelDecision, Standard, transfer_matrix
+from edge.decision import Decision, Footing, LabelDecision, transfer_matrix
 from edge.posture import PostureEvidence
 from edge.zeroshot import LabelSet
 from firmware_bridge.errors import InputError
@@ -159,43 +159,45 @@ def test_without_a_decision_it_is_the_softmax_of_the_cosines() -> None:
 REFERENCE = units(200, 4)
 
 
-def test_standard_scores_are_what_the_specification_says() -> None:
-    """How far a cosine is above its mean over the reference, in standard deviations; the bridge and
-    the posture join as ever. A label that comes close to everything is no longer ahead."""
+def test_novel_labels_are_levelled_as_the_specification_says() -> None:
+    """ "outside", "a1" and "a4" were not trained, "lying" was. A novel label that comes close to
+    every window is no longer ahead."""
     changed = manifest()
-    changed["decision"]["standard"] = {"scale": 3.0}
+    changed["decision"]["level_novel_labels"] = True
     rule = Decision.parse(changed)
     assert rule is not None
-    # The first label is a hub: every embedding comes close to it.
-    reference = REFERENCE + 1.5 * PROTOTYPES[0]
+    reference = REFERENCE + 1.5 * PROTOTYPES[1]  # a hub: every embedding comes close to "outside"
     reference /= np.linalg.norm(reference, axis=1, keepdims=True)
     decision = LabelDecision.between(rule, BANK, PROTOTYPES, LABEL_ROWS, reference)
     labels = LabelSet(("lying", "outside", "a1", "a4"), PROTOTYPES, (), decision)
-    usual = reference @ PROTOTYPES.T
+    usual, trained = reference @ PROTOTYPES.T, reference @ BANK[ROWS].T
     evidence = PostureEvidence(10.0, 95.0)
-    plain = label_set()
     for embedding in units(20, 2):
-        z = by_the_book(embedding, "trunk", *evidence)
-        c = np.log(softmax(10.0 * PROTOTYPES @ embedding))
-        s = np.log(softmax(3.0 * (PROTOTYPES @ embedding - usual.mean(0)) / usual.std(0)))
-        expected = softmax((z + 0.7 * (s - c)) / 1.5)
+        cosine = PROTOTYPES @ embedding
+        levelled = (cosine - usual.mean(0)) / usual.std(0) * np.median(trained.std(0))
+        levelled = np.where(
+            [True, False, False, False], cosine, levelled + np.median(trained.mean(0))
+        )
+        s, c = (np.log(softmax(10.0 * x)) for x in (levelled, cosine))
+        expected = softmax((by_the_book(embedding, "trunk", *evidence) + 0.7 * (s - c)) / 1.5)
         got = labels.classify(embedding, 10.0, 4, "trunk", evidence)
         for name, similarity, probability in got:
             label = labels.names.index(name)
             assert probability == pytest.approx(expected[label], rel=1e-4)
-            assert similarity == pytest.approx(PROTOTYPES[label] @ embedding, abs=1e-6)
-    hub = reference[np.argmax(usual[:, 3])]  # of the last label more than any other window
-    assert plain.classify(hub, 10.0, 1)[0].label == "lying"
-    assert labels.classify(hub, 10.0, 1)[0].label == "a4"
-    with pytest.raises(ValueError, match="need reference embeddings"):
+            assert similarity == pytest.approx(cosine[label], abs=1e-6)
+    of_a4 = reference[np.argmax(usual[:, 3])]  # of all windows the most of the last label
+    assert label_set().classify(of_a4, 10.0, 1)[0].label == "outside"
+    assert labels.classify(of_a4, 10.0, 1)[0].label != "outside"
+    with pytest.raises(ValueError, match="needs reference embeddings"):
         LabelDecision.between(rule, BANK, PROTOTYPES, LABEL_ROWS)
 
 
 def test_a_prototype_at_right_angles_to_everything_gives_no_nan() -> None:
     level = np.zeros((3, 4), np.float32)
     level[:, 0] = 1
-    usual = Standard.of(level, np.eye(4, dtype=np.float32)[:2])
-    assert usual.mean.tolist() == [1, 0] and (usual.deviation > 0).all()
+    axes = np.eye(4, dtype=np.float32)
+    footing = Footing.of(level, axes[:2], axes[2:])
+    assert np.isfinite(footing.gain).all() and np.isfinite(footing.offset).all()
 
 
 def test_the_vocabulary_is_left_alone_where_nothing_asks_for_it() -> None:

@@ -139,15 +139,15 @@ def test_a_decision_comes_with_the_rows_of_what_was_trained(
     assert {p.best.label for p in pipeline.push(walk(10, 50)) if p.best} == {"walk"}
 
 
-def test_standard_scores_bring_the_reference_of_the_training(
+def test_levelling_brings_the_reference_of_the_training(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    decision, out = write_decision(tmp_path, standard={"scale": 3.0}), tmp_path / "bundle"
+    decision, out = write_decision(tmp_path, level_novel_labels=True), tmp_path / "bundle"
     arguments = ["--out", str(out), "--decision", str(decision)]
     assert main([str(checkpoint), *arguments]) == 0
     bundle, state = load_bundle(out), load_checkpoint(checkpoint)
     assert bundle.manifest["format_version"] == FORMAT_VERSION == 3
-    assert bundle.decision is not None and bundle.decision.standard_scale == 3.0
+    assert bundle.decision is not None and bundle.decision.levels_novel
     assert bundle.reference is not None
     assert (bundle.reference == state["reference"].float().numpy()).all()
     pipeline = Pipeline(bundle, resolve_labels(["walk", "lying"], bundle))

@@ -230,6 +230,7 @@ def decide(manifest: dict[str, Any]) -> None:
     manifest.update(with_decision(manifest))
     # So blunt a bridge that a label among the activities would not get all of its own anyway.
     manifest["decision"]["bridge"] = {"weight": 0.5, "temperature": 0.3}
+    manifest["decision"]["level_novel_labels"] = True
     rows = manifest["decision"]["vocabulary"]["rows"]
     bank = [activity["name"] for activity in manifest["label_bank"]]
     rows += {bank.index("walking"), bank.index("lying")} - set(rows)
@@ -787,11 +788,7 @@ def test_a_truncated_bundle_is_refused(page: Page, site: Site) -> None:
         (["decision", "posture", "face", "arm"], [[1]] * 3, "face.arm: expected 3 rows of 9"),
         (["label_bank", 0, "posture"], "kneeling", "posture “kneeling” is none of"),
         (["decision", "reject"], {"below": 2}, "decision.reject.below: expected a cosine"),
-        (
-            ["decision", "standard"],
-            {"scale": 0},
-            "decision.standard.scale: expected a number above",
-        ),
+        (["decision", "level_novel_labels"], 1, "level_novel_labels: expected true or false"),
         (["format_version"], 4, "bundle format 4, this page reads up to 3"),
     ],
 )

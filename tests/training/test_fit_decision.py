@@ -390,21 +390,19 @@ def test_everyday_labels_are_a_label_set_of_their_own() -> None:
     assert replace(whole, labels=("a", "b", "c", "sitting", "lying")).everyday() is None
 
 
-def test_standard_scores_are_chosen_where_one_label_is_a_hub() -> None:
-    """All windows come close to the first label, whatever they show."""
+def test_novel_labels_are_levelled_where_one_is_a_hub() -> None:
+    """All windows come close to the first label, whatever they show; none of them was trained."""
     hub = 2.0 * LABELS[[0] * len(TRUTH)]
     embeddings = noisy(LABELS[TRUTH] + hub)
     reference = noisy(np.concatenate([TRAINED, LABELS])[np.arange(300) % 6] + 2.0 * LABELS[0], 0.3)
     nothing: tuple[PostureEvidence | None, ...] = (None,) * len(TRUTH)
     heldout = made_up(embeddings, TRUTH, unit(LABELS), unit(TRAINED), nothing, reference)
     choice, evidence = choose([heldout], QUIET)
-    assert choice.standard_scale is not None and choice.bridge_weight == 0
+    assert choice.level_novel and choice.bridge_weight == 0
     means = evidence["macro_f1"]
-    assert means["cosine"] < 0.3 and means["standard"] > 0.9
-    record = decision_record(fit_tables([]), choice, 10.0)
-    assert record["standard"] == {"scale": round(choice.standard_scale, 4)}
-    assert choice.standard_scale == heldout.standard_scale()
-    assert "standard" not in decision_record(fit_tables([]), Choice(), 10.0)
+    assert means["cosine"] < 0.3 and means["levelled"] > 0.9
+    assert decision_record(fit_tables([]), choice, 10.0)["level_novel_labels"] is True
+    assert "level_novel_labels" not in decision_record(fit_tables([]), Choice(), 10.0)
 
 
 def test_what_the_cosine_knows_needs_nothing_else() -> None:
@@ -412,8 +410,8 @@ def test_what_the_cosine_knows_needs_nothing_else() -> None:
     heldout = made_up(noisy(LABELS[TRUTH]), TRUTH, unit(LABELS), unit(TRAINED), seen)
     choice, evidence = choose([heldout], QUIET)
     assert (choice.bridge_weight, choice.posture_weight) == (0, 0)
-    assert choice.standard_scale is None
-    assert evidence["macro_f1"] == {"cosine": 1, "standard": 1, "bridge": 1, "posture": 1}
+    assert not choice.level_novel
+    assert evidence["macro_f1"] == {"cosine": 1, "levelled": 1, "bridge": 1, "posture": 1}
     assert choice.temperature < 1  # always right, and not sure enough of it
 
 
@@ -449,7 +447,7 @@ def test_mixtures_are_those_of_the_runtime() -> None:
     seen = tuple(PostureEvidence(0.0, 47.0 * t + 5) if t else None for t in TRUTH.tolist())
     heldout = made_up(noisy(LABELS[TRUTH], 0.5), TRUTH, unit(LABELS), unit(TRAINED), seen)
     for choice in (Choice(0.25, 0.03, 2.0, 1.5), Choice(1.0, 0.1, 0.5, 0.5), Choice()):
-        mixed = _Parts.of(heldout, 3.0).mixed(choice)
+        mixed = _Parts.of(heldout).mixed(choice)
         mixed -= np.log(np.exp(mixed).sum(axis=1, keepdims=True))
         np.testing.assert_allclose(mixed, heldout.log_probabilities(choice), atol=1e-6)
 
