@@ -202,7 +202,13 @@ def test_a_bundle_that_is_centred_elsewhere(copy: Path, capsys: pytest.CaptureFi
     bundle = load_bundle(copy)
     with staging(copy) as staged:
         centre = np.roll(bundle.centre, 1)
-        np.savez(staged / "prototypes.npz", prototypes=bundle.prototypes, centre=centre)
+        assert bundle.reference is not None
+        np.savez(
+            staged / "prototypes.npz",
+            prototypes=bundle.prototypes,
+            centre=centre,
+            reference=bundle.reference,
+        )
         put_in_place(copy, staged, ["prototypes.npz"], bundle.manifest)
     before = file_entries(copy, sorted(p.name for p in copy.iterdir()))
     assert main([str(copy)]) == 2
