@@ -264,7 +264,7 @@ class LinkReport:
                 causes = ", ".join(f"{cause} {n}" for cause, n in counts.most_common())
                 lines.append(f"{name}: not understood: {causes}")
         for n, what in (
-            (self.reconnects, "reconnects"),
+            (self.reconnects, "times connected anew"),
             (self.stalls, f"times nothing came for {STALL_S:.0f} s"),
             (self.unpaired, "samples left out: the gyroscope had none beside them"),
             (self.skipped, "samples skipped: this machine is too slow"),

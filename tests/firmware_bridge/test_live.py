@@ -276,7 +276,7 @@ def test_a_reconnect_is_a_gap_and_the_session_goes_on() -> None:
     assert report.reconnects == 1 and report.counts == {"imu": {"checksum": 2}}
     assert report.details == "100 Hz" and report.streams["imu"].resets == 0
     assert "imu: not understood: checksum 2" in report.lines()
-    assert "1 reconnects" in report.lines()
+    assert "1 times connected anew" in report.lines()
     source.close()
 
 
