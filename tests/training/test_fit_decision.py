@@ -26,9 +26,11 @@ from tests.conftest import walk
 from tests.training.conftest import HashedText
 from training.__main__ import main
 from training.fit_decision import (
+    _POSTURE_WEIGHTS,
     _calibration_error,
     _left_out,
     _Parts,
+    _temperature,
     choose,
     fit_rejection,
 )
@@ -431,6 +433,34 @@ def test_the_posture_is_chosen_where_gravity_knows_more() -> None:
     choice, evidence = choose([heldout], QUIET)
     assert choice.posture_weight > 0
     assert evidence["macro_f1"]["posture"] > evidence["macro_f1"]["cosine"] + 0.3
+
+
+def test_of_postures_weights_that_do_as_well_the_likeliest_is_taken() -> None:
+    """In half of the windows the cosine knows all, in the others only an angle that shows another
+    posture in one of seven: no weight changes what is said, but a heavy one is sure of what is
+    wrong."""
+    shown = np.where(np.arange(len(TRUTH)) % 7, TRUTH, (TRUTH + 1) % 3)
+    by_cosine = np.arange(len(TRUTH)) < len(TRUTH) // 2
+    seen = tuple(
+        None if told else PostureEvidence(0.0, 60.0 * posture + 5)
+        for told, posture in zip(by_cosine.tolist(), shown.tolist(), strict=True)
+    )
+    windows = noisy(np.where(by_cosine[:, None], LABELS[TRUTH], axes(9)[0]))
+    windows[~by_cosine] = unit(axes(9))[0]
+    heldout = made_up(windows, TRUTH, unit(LABELS), unit(TRAINED), seen)
+    choice, _ = choose([heldout], QUIET)
+    assert choice.posture_weight
+
+    def of(weight: float) -> tuple[float, float]:
+        other = replace(choice, posture_weight=weight, temperature=1.0)
+        f1 = heldout.macro_f1(heldout.log_probabilities(other))
+        return round(float(np.mean(f1)), 6), _temperature([heldout], other)[1]
+
+    figures = {weight: of(weight) for weight in _POSTURE_WEIGHTS if weight}
+    best = max(f1 for f1, _ in figures.values())
+    losses = {w: loss for w, (f1, loss) in figures.items() if f1 >= best - 0.002}
+    assert len(losses) > 1 and max(losses.values()) > min(losses.values()) + 1e-3
+    assert choice.posture_weight == min(losses, key=lambda w: losses[w])
 
 
 def test_too_sure_probabilities_are_cooled() -> None:
