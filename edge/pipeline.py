@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import Bundle
-from edge.posture import posture_evidence, segment_of
+from edge.posture import motion_mps2, posture_evidence, segment_of
 from edge.resample import GridBlock, Resampler
 from edge.spec import SIGNAL
 from edge.upright import UprightTracker
@@ -79,6 +79,13 @@ class Prediction:
 
     unknown: bool = False
     """Whether none of the labels fits."""
+
+    posterior: NDArray[np.float64] | None = None
+    """(L,) the probabilities of all labels, in the label set's order; None when not valid."""
+
+    motion_mps2: float | None = None
+    """Root mean square of the acceleration's deviation from each second's mean, over the three
+    axes; None when not valid."""
 
     @property
     def best(self) -> Score | None:
@@ -207,6 +214,8 @@ class Pipeline:
             evidence and evidence.face_deg,
             verdict.presence,
             verdict.unknown,
+            verdict.posterior,
+            motion_mps2(window.imu),
         )
 
     def _rate(self, start_s: float, end_s: float, missing: float) -> float:

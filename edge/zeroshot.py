@@ -48,6 +48,9 @@ class Verdict(NamedTuple):
     unknown: bool
     """Whether none of the labels fits: presence is below the bundle's threshold."""
 
+    posterior: NDArray[np.float64]
+    """(L,) the probabilities of all labels, in the label set's order."""
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -116,7 +119,7 @@ class LabelSet:
         scores = tuple(
             Score(self.names[i], float(similarity[i]), float(probability[i])) for i in best
         )
-        return Verdict(scores, presence, unknown)
+        return Verdict(scores, presence, unknown, probability)
 
 
 def prototype(captions: Sequence[str], encoder: TextEncoder) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from edge.posture import (
     PostureEvidence,
     PostureTables,
     gravity_direction,
+    motion_mps2,
     known_placements,
     posture_evidence,
     segment_of,
@@ -78,6 +79,21 @@ def test_seconds_that_lack_more_than_half_are_not_asked() -> None:
     assert gravity_direction(imu) == pytest.approx([1, 0, 0], abs=0.01)
     imu[:] = np.nan
     assert gravity_direction(imu) is None
+
+
+def test_motion_is_what_is_left_around_each_seconds_mean() -> None:
+    assert motion_mps2(window(*[(0, 3, -9)] * 5)) == pytest.approx(0.5 * np.sqrt(3), rel=0.05)
+    turning = window((9, 0, 0), (0, 9, 0), (9, 0, 0), (0, 9, 0), (9, 0, 0))
+    assert motion_mps2(turning) == pytest.approx(0.5 * np.sqrt(3), rel=0.05)
+    imu = window(*[(0, 0, 9.8)] * 5)
+    whole = motion_mps2(imu)
+    imu[:, 300:550] = np.nan  # half a second and a quarter of another
+    assert motion_mps2(imu) == pytest.approx(whole, rel=0.05)
+    imu[:] = np.nan
+    assert motion_mps2(imu) == 0
+    still = np.zeros((6, 1000), np.float32)
+    still[2] = 9.80665
+    assert motion_mps2(still) < 1e-4
 
 
 def test_the_angles_of_a_window() -> None:
