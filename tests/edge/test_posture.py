@@ -15,8 +15,8 @@ from edge.posture import (
     PostureEvidence,
     PostureTables,
     gravity_direction,
-    motion_mps2,
     known_placements,
+    motion_mps2,
     posture_evidence,
     segment_of,
 )
