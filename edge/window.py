@@ -123,10 +123,11 @@ class WindowCutter:
     def _window(self, span: Span) -> Window:
         start, stop = span
         self._cut += 1
-        imu = np.full((len(SIGNAL.channels), self._length), np.nan, np.float32)
+        imu = np.empty((len(SIGNAL.channels), self._length), np.float32)
         oldest = start % self._length
         until_wrap = min(stop - start, self._length - oldest)
         imu[:, :until_wrap] = self._ring[:, oldest : oldest + until_wrap]
         imu[:, until_wrap : stop - start] = self._ring[:, : stop - start - until_wrap]
+        imu[:, stop - start :] = np.nan
         missing = np.count_nonzero(np.isnan(imu[0, : stop - start])) / (stop - start)
         return Window(start, stop, imu, missing)

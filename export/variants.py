@@ -12,7 +12,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
+from string import ascii_letters
 
 import numpy as np
 import onnx
@@ -32,7 +34,12 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from edge.bundle import SIGNAL_KEY
 from edge.encoder import INPUT, OUTPUT
 from edge.spec import SIGNAL
-from training.model import ImuEncoder
+from training.model import (
+    SPECTRUM_BIN_HZ,
+    SPECTRUM_STEP,
+    ImuEncoder,
+    Spectrum,
+)
 
 OPSET = 20
 """Understood by every onnxruntime since 1.17 (January 2024); the first with a Gelu of its own: one
@@ -50,8 +57,14 @@ straight into the embedding."""
 _SMALLEST_STORED = 16
 """Constants with fewer elements stay as they are: a node to unpack them would take more room."""
 
-_LARGE = 4096
+SPECTRUM_BASIS: NDArray[np.float32] = Spectrum(width=1).basis.numpy()
+
+_LARGE = 1024
 """Constants with this many elements are stored in int8, smaller ones in float16."""
+
+
+_LEAST_SCALE = 6.2e-5
+"""Of a row's int8 steps: the least number that float16 holds in full precision."""
 
 
 def export_float32(model: ImuEncoder, path: Path) -> None:
@@ -147,7 +160,9 @@ def _store_small(path: Path) -> None:
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype != np.float32 or values.size < _SMALLEST_STORED:
             continue
-        if values.size >= _LARGE:
+        if np.array_equal(values, SPECTRUM_BASIS):
+            packed, nodes = _worked_out(tensor.name)
+        elif values.size >= _LARGE:
             packed, nodes = _in_int8(tensor.name, values)
         else:
             packed, nodes = _in_float16(tensor.name, values)
@@ -161,6 +176,42 @@ def _store_small(path: Path) -> None:
     onnx.save(model, str(path))
 
 
+def _worked_out(name: str) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    """The waves of the spectrum (`training.model.Spectrum`) as the formula that they come from: no
+    constant in the file is as large that says as little."""
+    coarse, waves = SPECTRUM_BASIS.shape
+    step_rad = 2 * np.pi * SPECTRUM_BIN_HZ * SPECTRUM_STEP / SIGNAL.rate_hz
+    hann_sum = (coarse - 1) / 2  # of the symmetric window
+    constants = {
+        "zero": np.array(0, np.float32),
+        "one": np.array(1, np.float32),
+        "steps": np.array(coarse, np.float32),
+        "bins": np.array(waves // 2 + 1, np.float32),
+        "step_rad": np.array(step_rad, np.float32),
+        "size": np.array(coarse, np.int64),
+        "amplitude": np.array(2 / hann_sum, np.float32),
+        "column": np.array([1], np.int64),
+    }
+    node = onnx.helper.make_node
+    called = {key: f"{name}_{key}" for key in constants}
+    nodes = [
+        node("Range", [called["zero"], called["steps"], called["one"]], [f"{name}_t"]),
+        node("Range", [called["one"], called["bins"], called["one"]], [f"{name}_f"]),
+        node("HannWindow", [called["size"]], [f"{name}_hann"], periodic=0),
+        node("Mul", [f"{name}_hann", called["amplitude"]], [f"{name}_envelope"]),
+        node("Unsqueeze", [f"{name}_envelope", called["column"]], [f"{name}_by_row"]),
+        node("Unsqueeze", [f"{name}_t", called["column"]], [f"{name}_t_column"]),
+        node("Mul", [f"{name}_f", called["step_rad"]], [f"{name}_rad"]),
+        node("Mul", [f"{name}_t_column", f"{name}_rad"], [f"{name}_phase"]),
+        node("Cos", [f"{name}_phase"], [f"{name}_cos"]),
+        node("Sin", [f"{name}_phase"], [f"{name}_sin"]),
+        node("Concat", [f"{name}_cos", f"{name}_sin"], [f"{name}_waves"], axis=1),
+        node("Mul", [f"{name}_waves", f"{name}_by_row"], [name]),
+    ]
+    tensors = [onnx.numpy_helper.from_array(v, called[key]) for key, v in constants.items()]
+    return tensors, nodes
+
+
 def _in_float16(
     name: str, values: NDArray[np.float32]
 ) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
@@ -172,24 +223,31 @@ def _in_float16(
 def _in_int8(
     name: str, values: NDArray[np.float32]
 ) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
-    """Rows (last axis) of int8 and a scale each: of a patch's weights, one for each channel, since
-    m/s^2 and rad/s differ by far. Not a DequantizeLinear, which onnxruntime never folds."""
+    """Rows (last axis) of int8 and a scale each, in float16: of a patch's weights, one for each
+    channel, since m/s^2 and rad/s differ by far. Not a DequantizeLinear, which onnxruntime never
+    folds."""
     peak = np.abs(values).max(axis=-1, keepdims=True)
-    scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)
-    rows = onnx.numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}_i8")
-    scales = onnx.numpy_helper.from_array(scale, f"{name}_scale")
+    # A scale that float16 would round to 0 or to a coarse step is of weights that do nothing.
+    scale = np.maximum(peak / 127, _LEAST_SCALE).astype(np.float16).astype(np.float32)
+    codes = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
+    rows = onnx.numpy_helper.from_array(codes, f"{name}_i8")
+    scales, unpack = _in_float16(f"{name}_scale", scale)
     cast = onnx.helper.make_node("Cast", [rows.name], [f"{name}_f32"], to=onnx.TensorProto.FLOAT)
-    scaled = onnx.helper.make_node("Mul", [f"{name}_f32", scales.name], [name])
-    return [rows, scales], [cast, scaled]
+    scaled = onnx.helper.make_node("Mul", [f"{name}_f32", f"{name}_scale"], [name])
+    return [rows, *scales], [cast, *unpack, scaled]
 
 
 def _shorten_names(graph: onnx.GraphProto) -> None:
-    """Number the values inside the graph: the exporter's names are a tenth of a small file."""
+    """Two letters for each value inside the graph: the exporter's names are a tenth of a small
+    file."""
     outer = {value.name for value in (*graph.input, *graph.output)} | {""}
     short: dict[str, str] = {}
+    names = ("".join(letters) for letters in product(ascii_letters, repeat=2))
 
     def renamed(name: str) -> str:
-        return name if name in outer else short.setdefault(name, f"v{len(short)}")
+        if name not in outer and name not in short:
+            short[name] = next(names)
+        return name if name in outer else short[name]
 
     for tensor in graph.initializer:
         tensor.name = renamed(tensor.name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool1d, pad
+from torch.nn.functional import avg_pool1d, linear, pad
 
 from edge.spec import SIGNAL
 from firmware_bridge.samples import STANDARD_GRAVITY_MPS2
@@ -107,12 +107,11 @@ class Spectrum(nn.Module):
         self.register_buffer("basis", waves.T.contiguous())  # (250, 2 * bins): amplitudes of sines
         self.project = nn.Linear(4 * (SPECTRUM_BINS + 2), width)
 
-    def forward(self, level: Tensor, measured: Tensor) -> Tensor:
-        """(B, 2, 3, 1000) gravity-aligned signal in g and half turns per second, 0 where (B, 1000)
-        is 0 for missing, not 1 -> (B, 1, D)."""
+    def forward(self, level: Tensor, here: Tensor) -> Tensor:
+        """(B, 2, 3, 1000) gravity-aligned signal in g and half turns per second, 0 where missing,
+        and (B, 1, 250), the measured share of each four samples -> (B, 1, D)."""
         across, up = level[:, :, :2].norm(dim=2), level[:, :, 2]
         signal = _coarse(torch.cat([up, across], 1))  # acc up, gyro up, acc across, gyro across
-        here = _coarse(measured[:, None])
         n = here.sum(-1, keepdim=True).clamp(min=1)
         mean = signal.sum(-1, keepdim=True) / n
         motion = signal - mean * here
@@ -138,20 +137,19 @@ def gravity_aligned(x: Tensor, scale: Tensor) -> Tensor:
     down. What is left of the mounting is a turn about the vertical.
 
     Args:
-        x: (B, 6, 1000), 0 where missing.
+        x: (B, 2, 3, 1000), accelerometer and gyroscope, 0 where missing.
         scale: (2, 1, 1), what each sensor's values are multiplied by.
 
     Returns:
         (B, 2, 3, 1000): accelerometer and gyroscope, each (x, y, up).
     """
     eye = torch.eye(3, device=x.device)
-    acc = x.sum(-1)[:, :3]
-    axis = acc / (acc.norm(dim=-1, keepdim=True) + _TINY) + eye[2]  # its square is twice its z
-    outer = axis[:, :, None] * axis[:, None]
-    turn = outer / (axis[:, 2:, None] + _TINY) - eye
+    acc = x.sum(-1, keepdim=True)[:, :1]  # (B, 1, 3, 1): columns all the way need no reshaping
+    axis = acc / (acc.norm(dim=2, keepdim=True) + _TINY) + eye[2:].T  # its square is twice its z
     # In float32 whatever the products of training are in: gravity is far above small motions.
     with torch.autocast(x.device.type, enabled=False):
-        level: Tensor = (turn[:, None] * scale) @ x.reshape(-1, 2, 3, x.shape[-1])
+        turn = axis @ axis.transpose(-2, -1) / (axis[:, :, 2:] + _TINY) - eye
+        level: Tensor = (turn * scale) @ x
     return level
 
 
@@ -183,20 +181,25 @@ class ImuEncoder(nn.Module):
 
     def forward(self, imu: Tensor) -> Tensor:
         """Embed windows; a patch with half of its accelerometer samples missing is ignored."""
+        # Written for few nodes in ONNX, where a small encoder's time goes into starting them.
         missing = torch.isnan(imu)
-        level = gravity_aligned(torch.where(missing, 0.0, imu), self.scale)
-        measured = 1 - missing[:, ::3].to(level.dtype)  # (B, 2, 1000): of accelerometer, gyroscope
+        signal = torch.where(missing, 0.0, imu)
+        level = gravity_aligned(signal.reshape(-1, 2, 3, imu.shape[-1]), self.scale)
+        measured = 1 - _coarse(missing[:, ::3].to(level.dtype))  # (B, 2, 250): of acc, gyro
+        of_acc, of_gyro = measured.tensor_split(2, 1)
         patches = level.reshape(-1, 6, self.n_patches, self.config.patch_samples)
-        tokens = self.patch(patches.transpose(1, 2).flatten(2))
-        tokens = torch.cat([tokens, self.spectrum(level, measured[:, 0])], 1)
-        no_gyro = (measured[:, 1:].sum(-1, keepdim=True) == 0).to(level.dtype)
-        tokens = tokens + self.position + no_gyro * self.no_gyro  # (B, N, D)
-        here = avg_pool1d(measured[:, :1], self.config.patch_samples) >= 0.5
-        present = pad(here.to(level.dtype), (0, 1), value=1.0)  # (B, 1, N): the spectrum always is
-        bias = ((present - 1) * 1e4)[:, None]
+        tokens = linear(patches.transpose(1, 2).flatten(2), self.patch.weight)
+        tokens = torch.cat([tokens, self.spectrum(level, of_acc)], 1)
+        no_gyro = of_gyro.sum(-1, keepdim=True) == 0
+        # The bias of the patches is here too: a constant more is none once they are folded.
+        place = self.position + pad(self.patch.bias.expand(self.n_patches, -1), (0, 0, 0, 1))
+        tokens = tokens + torch.where(no_gyro, place + self.no_gyro, place)  # (B, N, D)
+        here = avg_pool1d(of_acc, self.config.patch_samples // SPECTRUM_STEP) >= 0.5
+        # (B, 1, N) 0, or far below where missing; the spectrum is always there.
+        bias = pad(torch.where(here, 0.0, -1e4), (0, 1))
         for block in self.blocks:
-            tokens = block(tokens, bias)
-        pooled = (present / present.sum(-1, keepdim=True)) @ self.norm(tokens)
+            tokens = block(tokens, bias[:, None])
+        pooled = bias.softmax(-1) @ self.norm(tokens)  # the mean of those that are there
         embedding = self.project(pooled[:, 0])
         unit: Tensor = embedding / (embedding.norm(dim=-1, keepdim=True) + 1e-12)
         return unit

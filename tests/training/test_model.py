@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from training.model import EncoderConfig, ImuEncoder, Spectrum, gravity_aligned
+from training import model as model_module
+from training.model import EncoderConfig, ImuEncoder, Spectrum
 
 
 def encoder() -> ImuEncoder:
@@ -87,6 +88,11 @@ def turned(imu: torch.Tensor) -> torch.Tensor:
 UNSCALED = torch.ones(2, 1, 1)
 
 
+def gravity_aligned(imu: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Of windows in the encoder's form, (B, 6, 1000)."""
+    return model_module.gravity_aligned(imu.reshape(-1, 2, 3, 1000), scale)
+
+
 def test_alignment_leaves_of_the_mounting_a_turn_about_the_vertical() -> None:
     imu = windows()
     one, other = gravity_aligned(imu, UNSCALED), gravity_aligned(turned(imu), UNSCALED)
@@ -132,13 +138,15 @@ def test_the_spectrum_shows_a_sine_in_its_bin_however_the_device_is_turned() -> 
     torch.nn.init.zeros_(spectrum.project.bias)
     with torch.no_grad():
         whole, g = torch.ones(1, 1000), UNSCALED / 9.8
-        bins = spectrum(gravity_aligned(imu, g), whole)[0, 0].reshape(4, 50)
+        shares = torch.nn.functional.avg_pool1d(whole[:, None], 4)
+        bins = spectrum(gravity_aligned(imu, g), shares)[0, 0].reshape(4, 50)
         assert bins[0, :48].argmax() == 6
-        again = spectrum(gravity_aligned(turned(imu), g), whole)[0, 0].reshape(4, 50)
+        again = spectrum(gravity_aligned(turned(imu), g), shares)[0, 0].reshape(4, 50)
         torch.testing.assert_close(bins[0], again[0], atol=1e-3, rtol=1e-3)
         part = whole.clone()
         part[:, 602:] = 0.0
-        short = spectrum(gravity_aligned(imu * part, g), part)[0, 0].reshape(4, 50)
+        shares = torch.nn.functional.avg_pool1d(part[:, None], 4)
+        short = spectrum(gravity_aligned(imu * part, g), shares)[0, 0].reshape(4, 50)
     assert short[0, :48].argmax() in (5, 6, 7)
     assert abs(short[0, 48] - bins[0, 48]) < 0.05  # of the whole variance
     assert abs(short[0, 49] - 1) < 0.02  # the mean, of what was measured alone
