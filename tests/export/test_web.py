@@ -486,8 +486,9 @@ def test_the_evidence_is_that_of_the_runtime(page: Page, deciding: Bundle) -> No
     assert 0.2 < np.mean([evidence is None for evidence in expected]) < 0.8
     for here, there in zip(found, expected, strict=True):
         face_deg, tilt_deg = there or (None, None)
-        assert here["faceDeg"] == pytest.approx(face_deg, abs=1e-6)
-        assert here["tiltDeg"] == pytest.approx(tilt_deg, abs=1e-6)
+        # The runtime adds up in float32.
+        assert here["faceDeg"] == pytest.approx(face_deg, abs=1e-4)
+        assert here["tiltDeg"] == pytest.approx(tilt_deg, abs=1e-4)
     assert deciding.decision is not None
     for here, (face_deg, tilt_deg) in zip(ratios, angles, strict=True):
         likelihoods = deciding.decision.tables.log_likelihoods(np.eye(4), "thigh")
