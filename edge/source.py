@@ -48,6 +48,7 @@ class Stated:
     """Of a simulated one: "1" for real time, which None means too, or "max"."""
     baud: int | None = None
     rate_hz: float | None = None
+    """Of a serial device: its nominal rate; of one over BLE: what it is asked for."""
     acc_unit: str | None = None
     """Of `samples.ACC_UNITS_MPS2`."""
     gyro_unit: str | None = None
@@ -95,8 +96,10 @@ def open_device(uri: str, say: Say, stated: Stated = NOTHING) -> Device:
                 "the unit options go with --replay and --device serial; otherwise a device states "
                 "its units"
             )
-        if stated.rate_hz or stated.baud:
-            raise InputError("--rate and --baud go with --device serial")
+        if stated.baud or (stated.rate_hz and kind != "ble"):
+            raise InputError(
+                "--rate goes with --device serial and --device ble, --baud with --device serial"
+            )
     if kind == "sim":
         samples = simulated_packets()
         fast = stated.speed == "max"
@@ -105,10 +108,12 @@ def open_device(uri: str, say: Say, stated: Stated = NOTHING) -> Device:
         raise InputError("--speed max goes with --replay and --device sim: a device sets the pace")
     if kind in _PHONES:
         return _open_phone(kind, which, say)
-    return _open_ble(which, say) if kind == "ble" else _open_serial(which, stated, say)
+    if kind == "ble":
+        return _open_ble(which, stated.rate_hz, say)
+    return _open_serial(which, stated, say)
 
 
-def _open_ble(wanted: str, say: Say) -> Device:
+def _open_ble(wanted: str, rate_hz: float | None, say: Say) -> Device:
     from firmware_bridge.ble import SCAN_S, choose, run_ble, scan
     from firmware_bridge.live import LiveSource
 
@@ -117,18 +122,20 @@ def _open_ble(wanted: str, say: Say) -> Device:
     found = scan(SCAN_S, wanted, backend)
     one = choose(found, wanted, _ask if sys.stdin.isatty() and sys.stderr.isatty() else None)
     say(f"found {one}")
+    one = one if rate_hz is None else one.at_rate(rate_hz)
     source = LiveSource(lambda inbox: run_ble(one, inbox, say, backend), say)
     return Device(f"ble:{one.advert.name or one.advert.address}", _from_zero(source, say), source)
 
 
 def _open_phone(app: str, where: str, say: Say) -> Device:
-    from firmware_bridge import phones
     from firmware_bridge.live import LiveSource
+    from firmware_bridge.phones.phyphox import phyphox_address, run_phyphox
+    from firmware_bridge.phones.push import run_sensor_logger, sensor_logger_address
 
     if app == "phyphox":
-        address, run = phones.phyphox_address(where), phones.run_phyphox
+        address, run = phyphox_address(where), run_phyphox
     else:
-        address, run = phones.sensor_logger_address(where), phones.run_sensor_logger
+        address, run = sensor_logger_address(where), run_sensor_logger
     source = LiveSource(lambda inbox: run(address, inbox, say), say)
     return Device(f"{app}:{address}", _from_zero(source, say), source)
 

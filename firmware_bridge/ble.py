@@ -14,7 +14,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar, cast
 
 from bleak import BleakClient, BleakScanner
@@ -90,6 +90,19 @@ class Found:
     def goes_by(self, wanted: str) -> bool:
         """Whether `wanted` is its name or address, upper or lower case."""
         return wanted.casefold() in (self.advert.name.casefold(), self.advert.address.casefold())
+
+    def at_rate(self, rate_hz: float) -> Found:
+        """The same device, to be opened at another rate than the usual one.
+
+        Raises:
+            InputError: the rate of such a device cannot be chosen.
+        """
+        if self.device is None or self.device.open_at is None:
+            raise InputError(
+                f"{self.advert.name or self.advert.address}: the rate of this kind of device is "
+                "not chosen here; leave --rate out"
+            )
+        return replace(self, device=replace(self.device, open=self.device.open_at(rate_hz)))
 
 
 def scan(seconds: float = SCAN_S, wanted: str = "", backend: Backend | None = None) -> list[Found]:
@@ -471,6 +484,12 @@ _DBUS_REASONS = {
 
 _NOBODY_ANSWERS = ("ServiceUnknown", "NameHasNoOwner", "NoReply")
 
+_WINDOWS_REASONS = {
+    0x800710DF - (1 << 32): _Reason.POWERED_OFF,  # "The device is not ready for use" (bleak #792)
+    0x80070005 - (1 << 32): _Reason.DENIED_BY_SYSTEM,  # E_ACCESSDENIED
+}
+"""What Windows raises where bleak has not looked before: HRESULT -> reason."""
+
 
 def why_no_bluetooth(error: BaseException, platform: str = sys.platform) -> str | None:
     """What keeps Bluetooth from being used, and the cure; None for an error of another kind.
@@ -491,6 +510,8 @@ def why_no_bluetooth(error: BaseException, platform: str = sys.platform) -> str 
         reason = _DBUS_REASONS.get(kind)
     elif platform == "linux" and isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return f"no Bluetooth: {_NO_DBUS}"
+    elif platform == "win32":
+        reason = _WINDOWS_REASONS.get(getattr(error, "winerror", 0))
     return None if reason is None else _not_available(reason, platform)
 
 

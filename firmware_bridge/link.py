@@ -31,7 +31,7 @@ class Packet:
 
     device_s: NDArray[np.float64] | None = None
     """(n,) when each sample was measured, in seconds of the device's clock since any epoch,
-    unwrapped; None for a device that does not say."""
+    unwrapped; None for a device that does not say. All streams of a device are of one clock."""
 
     index: int | None = None
     """Running number of the first sample, lost ones counted, unwrapped; None for a device that does
@@ -161,3 +161,7 @@ class BleDevice:
 
     verified: str
     """What its decoder was checked against, such as "vendor test vectors" or "layout only"."""
+
+    open_at: Callable[[float], Callable[[GattClient, Deliver], Awaitable[Session]]] | None = None
+    """`open` at another rate, in Hz, than the usual one; None where none can be chosen. Opening
+    raises `InputError` where the device has not that rate."""

@@ -264,14 +264,25 @@ class LinkReport:
                 causes = ", ".join(f"{cause} {n}" for cause, n in counts.most_common())
                 lines.append(f"{name}: not understood: {causes}")
         for n, what in (
-            (self.reconnects, "times connected anew"),
-            (self.stalls, f"times nothing came for {STALL_S:.0f} s"),
-            (self.unpaired, "samples left out: the gyroscope had none beside them"),
-            (self.skipped, "samples skipped: this machine is too slow"),
+            (self.reconnects, f"connected anew {_times(self.reconnects)}"),
+            (self.stalls, f"nothing came for {STALL_S:.0f} s {_times(self.stalls)}"),
+            (
+                self.unpaired,
+                f"{_samples(self.unpaired)} left out: the gyroscope had none beside them",
+            ),
+            (self.skipped, f"{_samples(self.skipped)} skipped: this machine is too slow"),
         ):
             if n:
-                lines.append(f"{n} {what}")
+                lines.append(what)
         return lines
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
+
+
+def _samples(n: int) -> str:
+    return "1 sample" if n == 1 else f"{n} samples"
 
 
 def _stream_line(kind: Kind, clock: ClockReport) -> str:
@@ -280,12 +291,12 @@ def _stream_line(kind: Kind, clock: ClockReport) -> str:
     parts = [f"{clock.rate_hz:.2f} Hz measured"]
     if clock.drift_ppm is not None:
         parts.append(f"clock {clock.drift_ppm:+.0f} ppm")
-    parts.append(f"{clock.lost_fraction:.2%} lost ({clock.lost} samples)")
+    parts.append(f"{clock.lost_fraction:.2%} lost ({_samples(clock.lost)})")
     parts.append(f"lag p50 {clock.lag_p50_s * 1e3:.0f} ms, p95 {clock.lag_p95_s * 1e3:.0f} ms")
     if clock.resets:
-        parts.append(f"began anew {clock.resets} times")
+        parts.append(f"began anew {_times(clock.resets)}")
     if clock.unplaced:
-        parts.append(f"{clock.unplaced} samples without a time")
+        parts.append(f"{_samples(clock.unplaced)} without a time")
     return f"{kind}: {', '.join(parts)}"
 
 
@@ -437,6 +448,6 @@ class LiveSource(Iterator[Samples]):
             self._unannounced[f"unannounced {packet.kind} packet"] += 1
             return
         times_s = self._clocks[packet.kind].place(packet, arrival_s)
-        samples = self._merger.push(packet.kind, times_s, packet.values)
+        samples = self._merger.push(packet.kind, times_s, packet.values, packet.device_s)
         if samples is not None:
             self._ready.append(samples)

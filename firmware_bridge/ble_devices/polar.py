@@ -2,6 +2,10 @@
 
 Source: polarofficial/polar-ble-sdk @8fb5311, `api/ble/model/gatt/client/pmd/` (`BlePMDClient`,
 `PmdDataFrame`, `PmdSetting`, `PmdControlPoint*`, `model/{AccData,GyrData,PmdTimeStampUtils}.kt`).
+
+A Verity Sense measures both at 52 Hz, +-8 g and +-2000 deg/s; in its SDK mode (firmware 1.1.5 and
+newer) at 26 to 416 Hz and up to +-16 g, but then knows no heart rate (`documentation/
+SdkModeExplained.md`, `products/PolarVeritySense.md`). It is switched on for a rate that needs it.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from firmware_bridge.ble_devices.conversation import (
     named,
     within,
 )
-from firmware_bridge.errors import AuraError
+from firmware_bridge.errors import AuraError, InputError
 from firmware_bridge.link import BleDevice, Decoder, Deliver, GattClient, Packet
 from firmware_bridge.samples import ACC_UNITS_MPS2, GYRO_UNITS_RADS, TIME_UNITS_S
 
@@ -254,18 +258,33 @@ def parsed_settings(parameters: bytes) -> Settings:
     return settings
 
 
-def chosen_settings(offered: Settings) -> dict[int, int]:
+def chosen_settings(offered: Settings, rate_hz: float | None = None) -> dict[int, int]:
     """The largest of each that the device offers: rate (up to `MAX_RATE_HZ`), resolution, range,
     channels.
 
+    Args:
+        offered: by the device.
+        rate_hz: that the user wants; None for the largest.
+
     Raises:
         AuraError: it offers no sample rate.
+        InputError: it does not offer the one that is wanted.
     """
-    rates = [rate for rate in offered.get(SAMPLE_RATE, ()) if 0 < rate <= MAX_RATE_HZ]
+    rates = _rates_hz(offered)
     if not rates:
         raise AuraError(f"the sensor offers no sample rate of {MAX_RATE_HZ} Hz or less")
+    if rate_hz is not None and rate_hz not in rates:
+        raise InputError(
+            f"the sensor does not measure at {rate_hz:g} Hz; it offers "
+            f"{', '.join(str(rate) for rate in rates)}: say one of these with --rate, or leave "
+            "--rate out"
+        )
     largest = {setting: max(offered[setting]) for setting in _CHOOSABLE if setting in offered}
-    return {**largest, SAMPLE_RATE: max(rates)}
+    return {**largest, SAMPLE_RATE: max(rates) if rate_hz is None else int(rate_hz)}
+
+
+def _rates_hz(offered: Settings) -> list[int]:
+    return sorted(rate for rate in offered.get(SAMPLE_RATE, ()) if 0 < rate <= MAX_RATE_HZ)
 
 
 def start_command(stream: Stream, settings: dict[int, int]) -> bytes:
@@ -350,15 +369,18 @@ class _ControlPoint:
         if on and answer.status != ALREADY_IN_STATE:
             answer.checked("switch its SDK mode on")
 
-    async def start(self, stream: Stream) -> tuple[dict[int, int], float]:
+    async def offered(self, stream: Stream) -> Settings:
+        """What can be chosen of a stream."""
+        answer = await self.ask(bytes([GET_SETTINGS, STREAM_TYPES[stream]]))
+        return answer.checked(f"tell its settings for {stream}")
+
+    async def start(self, stream: Stream, rate_hz: float | None) -> tuple[dict[int, int], float]:
         """Start a stream: what was asked for, and the device's conversion factor."""
-        number = STREAM_TYPES[stream]
-        offered = await self.ask(bytes([GET_SETTINGS, number]))
-        settings = chosen_settings(offered.checked(f"tell its settings for {stream}"))
+        settings = chosen_settings(await self.offered(stream), rate_hz)
         command = start_command(stream, settings)
         answer = await self.ask(command)
         if answer.status == ALREADY_IN_STATE:  # its factor comes only with a start
-            await self.ask(bytes([STOP, number]))
+            await self.ask(bytes([STOP, STREAM_TYPES[stream]]))
             answer = await self.ask(command)
         return settings, conversion_factor(answer.checked(f"start {stream}"))
 
@@ -369,13 +391,13 @@ def _described(stream: Stream, settings: dict[int, int]) -> str:
     return f"{stream} {settings[SAMPLE_RATE]} Hz{span}"
 
 
-def opener(*, gyro: bool = True, sdk_mode: bool = False) -> Opener:
+def opener(*, gyro: bool = True, rate_hz: float | None = None) -> Opener:
     """How one opens a Polar sensor.
 
     Args:
         gyro: stream the angular rate too.
-        sdk_mode: switch the sensor to SDK mode, which offers higher rates and wider ranges, and
-            to none otherwise.
+        rate_hz: that the user wants; where only the SDK mode has it, that is switched on. None for
+            the highest without it.
     """
 
     async def open_streams(client: GattClient, deliver: Deliver) -> Streaming:
@@ -383,6 +405,7 @@ def opener(*, gyro: bool = True, sdk_mode: bool = False) -> Opener:
         wanted: list[Stream] = ["acc", "gyro"] if gyro else ["acc"]
         decoders: dict[Stream, PmdDecoder] = {}
         control = _ControlPoint(talk, decoders)
+        sdk_mode = False
 
         def heard(data: bytes) -> None:
             for stream, decoder in decoders.items():
@@ -403,21 +426,22 @@ def opener(*, gyro: bool = True, sdk_mode: bool = False) -> Opener:
             if not _has(features, STREAM_TYPES[stream]):
                 raise AuraError(f"the Polar sensor offers no {stream} stream to this connection")
         if _has(features, SDK_MODE):
-            await control.set_sdk_mode(sdk_mode)
-        elif sdk_mode:
-            raise AuraError(
-                "the Polar sensor has no SDK mode; leave it out, or update its firmware"
-            )
+            await control.set_sdk_mode(False)
+            for stream in wanted if rate_hz is not None else []:
+                sdk_mode = sdk_mode or rate_hz not in _rates_hz(await control.offered(stream))
+            if sdk_mode:
+                await control.set_sdk_mode(True)
         described, rates_hz = [], []
         try:
             for stream in wanted:
-                settings, factor = await control.start(stream)
+                settings, factor = await control.start(stream, rate_hz)
                 decoders[stream] = PmdDecoder(stream, settings[SAMPLE_RATE], factor)
                 described.append(_described(stream, settings))
                 rates_hz.append(settings[SAMPLE_RATE])
         except BaseException:
             await farewell_quietly(farewell)
             raise
+        described += ["SDK mode"] if sdk_mode else []
         by_stream: dict[str, Decoder] = {stream: decoders[stream] for stream in wanted}
         return Streaming(by_stream, ", ".join(described), float(rates_hz[0]), farewell)
 
@@ -436,12 +460,23 @@ VERITY_SENSE = BleDevice(
     opener(),
     has_gyro=True,
     verified=_VERIFIED,
+    open_at=lambda rate_hz: opener(rate_hz=rate_hz),
 )
 
 H10 = BleDevice(
-    "Polar H10", named("Polar H10"), opener(gyro=False), has_gyro=False, verified=_VERIFIED
+    "Polar H10",
+    named("Polar H10"),
+    opener(gyro=False),
+    has_gyro=False,
+    verified=_VERIFIED,
+    open_at=lambda rate_hz: opener(gyro=False, rate_hz=rate_hz),
 )
 
 OH1 = BleDevice(
-    "Polar OH1", named("Polar OH1"), opener(gyro=False), has_gyro=False, verified=_VERIFIED
+    "Polar OH1",
+    named("Polar OH1"),
+    opener(gyro=False),
+    has_gyro=False,
+    verified=_VERIFIED,
+    open_at=lambda rate_hz: opener(gyro=False, rate_hz=rate_hz),
 )

@@ -1,19 +1,22 @@
 """Links with known truth: a device's crystal, its sensor's oscillator, and a radio in between.
 
 `python -m tests.firmware_bridge.simulated_links` prints how well `firmware_bridge.clock` places the
-samples of each.
+samples of each, how well it could be done at best where the device tells nothing, and how well
+acceleration and angular rate that come apart are joined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.clock import Clock, ClockReport
-from firmware_bridge.link import Packet, Unwrapper
+from firmware_bridge.link import Kind, Packet, Unwrapper
+from firmware_bridge.merge import Merger
 
 Floats = NDArray[np.float64]
 
@@ -61,6 +64,8 @@ class Sent:
     """(n,) when its samples were measured, on the host's clock."""
     number: int
     """Of its first sample, lost ones counted."""
+    event_s: float
+    """When its connection event began."""
 
 
 def sent_over(link: Link, seed: int = 0) -> list[Sent]:
@@ -82,6 +87,7 @@ def sent_over(link: Link, seed: int = 0) -> list[Sent]:
         while link.interval_s and fails[int(event)]:  # for all packets that wait for it
             event += 1
             arrival_s += link.interval_s
+        event_s = float(phase_s + event * link.interval_s)  # the same for all that it brings
         arrival_s += rng.exponential(0.0005)
         if rng.random() < link.loss:
             continue
@@ -94,7 +100,7 @@ def sent_over(link: Link, seed: int = 0) -> list[Sent]:
             device_s = ticks * link.tick_s + np.arange(link.packet) / rate_hz
         index = count_of((first + 60_000) % (1 << 16)) if link.counts else None
         packet = Packet("acc", np.zeros((link.packet, 3)), device_s, index)
-        arrivals.append(Sent(packet, float(arrival_s), true_s, first))
+        arrivals.append(Sent(packet, float(arrival_s), true_s, first, event_s))
     return arrivals
 
 
@@ -141,6 +147,7 @@ STAMPS_MS = Link("stamps, ms", tick_s=1e-3)
 COUNTER = Link("counter, 16 bits (wrapping)", counts=True)
 NOTHING = Link("nothing, no loss", loss=0.0)
 NOTHING_LOSSY = Link("nothing")
+NOTHING_SINGLE = Link("nothing, 1 sample a packet", packet=1)
 
 LINKS = (
     STAMPS,
@@ -157,11 +164,47 @@ LINKS = (
     Link("nothing, no loss, 1 a packet", loss=0.0, packet=1),
     Link("nothing, no loss, rate not stated", loss=0.0, stated_hz=0.0),
     NOTHING_LOSSY,
-    Link("nothing, 1 sample a packet", packet=1),
+    NOTHING_SINGLE,
     Link("nothing, 52 Hz, 12 a packet", nominal_hz=52.0, packet=12),
 )
 """45 ms bursts, 2 % of packets lost, 30 ppm of drift, a rate 1 % above the nominal one, 5 % of
 connection events failed; 200 Hz and 4 samples a packet, unless the name says otherwise."""
+
+
+def apart_s(link: Link, seed: int = 0, by_stamps: bool = True) -> Floats:
+    """(n,) by how much each sample's angular rate was measured after its acceleration, where the
+    device sends the two apart: both are of one clock, and each is lost and late by itself. They
+    are joined by the device's stamps, or by the times that each is placed at."""
+    kinds: tuple[Kind, ...] = ("acc", "gyro")
+    sent = [(k, one) for i, k in enumerate(kinds) for one in sent_over(link, 2 * seed + i)]
+    clocks, merger = {kind: Clock(link.nominal_hz) for kind in kinds}, Merger(kinds)
+    apart = []
+    for kind, one in sorted(sent, key=lambda pair: pair[1].arrival_s):
+        times_s = clocks[kind].place(one.packet, one.arrival_s)
+        measured_s = np.repeat(one.true_s[:, None], 3, axis=1)
+        stamps = one.packet.device_s if by_stamps else None
+        samples = merger.push(kind, times_s, measured_s, stamps)
+        if samples is not None and samples.gyro_rads is not None:
+            apart.append((samples.gyro_rads - samples.acc_mps2)[:, 0])
+    return np.concatenate(apart)
+
+
+def at_best_s(link: Link, seed: int = 0) -> Floats:
+    """(n,) errors of the best that can be done where the device tells nothing and several packets
+    share a connection event: who knows rate, latency and events knows how many packets each event
+    brings. Where one is missing nothing tells which; those that came are taken as spread evenly."""
+    period_s = link.packet / (link.nominal_hz * (1 + link.rate_error))
+    sent = sent_over(link, seed)
+    lead_s = sent[0].true_s[-1] - sent[0].true_s[0] + LATENCY_S
+    errors, newest, last = [], -1, sent[-1].number // link.packet
+    for event_s, burst in groupby(sent, key=lambda one: one.event_s):
+        came = np.array([one.number // link.packet for one in burst])
+        brought = int((event_s - 1000.0 - lead_s) / period_s + 1e-9)
+        oldest, newest = newest + 1, min(brought, last)
+        share = (np.arange(len(came)) + 0.5) / len(came)
+        taken = oldest + np.round(share * (newest + 1 - oldest) - 0.5)
+        errors.append((taken - came) * period_s)
+    return np.repeat(np.concatenate(errors), link.packet)
 
 
 def table(links: tuple[Link, ...] = LINKS, seeds: int = 5) -> list[str]:
@@ -200,5 +243,29 @@ def _worst(measured: list[float | None], true: float) -> str:
     return f"{max(values, key=distance):.2f}" if values else "-"
 
 
+def at_best_table(seeds: int = 5) -> list[str]:
+    """One line a link that loses packets, tells nothing, and has some packets in a burst."""
+    lines = [f"{'at best':<36}{'p50 ms':>8}{'p99 ms':>8}{'max ms':>8}{'off':>8}"]
+    for link in (NOTHING_LOSSY, NOTHING_SINGLE):
+        best = np.abs(np.concatenate([at_best_s(link, seed) for seed in range(seeds)])) * 1e3
+        p50, p99 = np.percentile(best, [50, 99])
+        off = f"{np.mean(best > 1e-3):.1%}"
+        lines.append(f"{link.name:<36}{p50:>8.2f}{p99:>8.2f}{best.max():>8.2f}{off:>8}")
+    return lines
+
+
+def apart_table(seeds: int = 5) -> list[str]:
+    """Two lines a link that stamps: joined by the stamps, and not."""
+    lines = [f"{'acc and gyro apart':<48}{'p50 ms':>8}{'p99 ms':>8}{'max ms':>8}"]
+    for link in LINKS:
+        for by_stamps in (True, False) if link.tick_s else ():
+            runs = [apart_s(link, seed, by_stamps) for seed in range(seeds)]
+            apart = np.abs(np.concatenate(runs)) * 1e3
+            p50, p99 = np.percentile(apart, [50, 99])
+            name = f"{link.name}, by {'stamps' if by_stamps else 'times'}"
+            lines.append(f"{name:<48}{p50:>8.3f}{p99:>8.3f}{apart.max():>8.3f}")
+    return lines
+
+
 if __name__ == "__main__":
-    print("\n".join(table()))
+    print("\n".join([*table(), "", *at_best_table(), "", *apart_table()]))

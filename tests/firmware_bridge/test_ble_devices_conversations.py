@@ -128,6 +128,8 @@ class PolarSensor:
     parts: int = 1
     """Notifications in which settings are sent."""
 
+    sdk_mode: bool = False
+
     def __call__(self, gatt: FakeGatt, uuid: str, data: bytes) -> None:
         command = data[:2].hex()
         if uuid != polar.CONTROL_UUID or command == self.silent:
@@ -136,10 +138,12 @@ class PolarSensor:
         left = self.statuses.get(command, [])
         status = left.pop(0) if left else 0
         head = b"\xf0" + data[:2] + bytes([status])
+        if data[1] == polar.SDK_MODE and status in (0, polar.ALREADY_IN_STATE):
+            self.sdk_mode = data[0] == polar.START
         if status or data[0] == polar.STOP or data[1] == polar.SDK_MODE:
             gatt.notify(uuid, head + b"\0")
         elif data[0] == polar.GET_SETTINGS:
-            content = bytes.fromhex(POLAR_SETTINGS[data[1]])
+            content = bytes.fromhex((SDK_SETTINGS if self.sdk_mode else POLAR_SETTINGS)[data[1]])
             size = -(-len(content) // self.parts)
             for start in range(0, len(content), size):
                 more = start + size < len(content)
@@ -195,18 +199,48 @@ def test_polar_answers_in_parts() -> None:
         assert opened == POLAR_OPENING and session.nominal_hz == 52
 
 
-def test_polar_sdk_mode() -> None:
+SDK_ON, SDK_OFF = "write 5c81 0209", "write 5c81 0309"
+SDK_SETTINGS = {
+    2: "00051a0034006800d000a0010101100002040200040008001000040103",
+    5: "00051a0034006800d000a001010110000204fa00f401e803d007040103",
+}
+"""26 to 416 Hz, 16 bits, 2 to 16 g or 250 to 2000 deg/s, 3 channels."""
+
+
+def test_polar_sdk_mode_is_on_for_a_rate_that_needs_it() -> None:
     sensor = PolarSensor({"0209": [12, 0]})  # not while streams run that somebody left
-    _, _, opened, closed = converse(verity(sensor), polar.opener(sdk_mode=True))
-    on = "write 5c81 0209"
-    assert opened[3:7] == [on, *POLAR_CLOSING, on]
-    assert closed == [*POLAR_CLOSING, "write 5c81 0309"]
-    converse(verity(PolarSensor({"0209": [6]})), polar.opener(sdk_mode=True))
+    session, _, opened, closed = converse(verity(sensor), polar.opener(rate_hz=104))
+    assert opened[:5] == [*POLAR_OPENING[:5]]
+    assert opened[5:9] == [SDK_ON, *POLAR_CLOSING, SDK_ON]
+    assert opened[9:] == [
+        "write 5c81 0102",
+        "write 5c81 0202000168000101100002011000040103",
+        "write 5c81 0105",
+        "write 5c81 020500016800010110000201d007040103",
+    ]
+    assert closed == [*POLAR_CLOSING, SDK_OFF]
+    assert session.details == "acc 104 Hz +-16 g, gyro 104 Hz +-2000 deg/s, SDK mode"
+    assert session.nominal_hz == 104
+    converse(verity(PolarSensor({"0209": [6]})), polar.opener(rate_hz=208))
+
+
+def test_polar_sdk_mode_is_off_otherwise() -> None:
+    session, _, opened, closed = converse(verity(PolarSensor()), polar.opener(rate_hz=52))
+    assert SDK_ON not in opened and closed == POLAR_CLOSING and "SDK" not in session.details
     converse(verity(PolarSensor({"0309": [6]})), polar.opener())
     converse(verity(PolarSensor({"0309": [3]})), polar.opener())  # to switch it off is no must
-    assert "no SDK mode" in opening_fails(
-        verity(PolarSensor(), "0f24"), polar.opener(sdk_mode=True)
+
+
+def test_polar_rates_that_there_are_not() -> None:
+    no_sdk_mode = verity(PolarSensor(), "0f24")
+    assert "not measure at 104 Hz; it offers 52: say one" in opening_fails(
+        no_sdk_mode, polar.opener(rate_hz=104)
     )
+    device = verity(PolarSensor())
+    assert "not measure at 100 Hz; it offers 26, 52, 104, 208: say one" in opening_fails(
+        device, polar.opener(rate_hz=100)
+    )
+    assert device.log[-1] == SDK_OFF
 
 
 def test_polar_streams_that_somebody_left_are_started_anew() -> None:
@@ -227,7 +261,9 @@ def test_polar_streams_that_somebody_left_are_started_anew() -> None:
 )
 def test_polar_refusals_in_words(command: str, status: int, message: str) -> None:
     device = verity(PolarSensor({command: [status] * 9}))
-    assert message in opening_fails(device, polar.opener(sdk_mode=command == "0209"))
+    assert message in opening_fails(
+        device, polar.opener(rate_hz=104 if command == "0209" else None)
+    )
     if command == "0205":  # what had been started is stopped
         assert device.log[-2:] == POLAR_CLOSING
 

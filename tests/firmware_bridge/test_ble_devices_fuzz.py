@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable
 
@@ -24,9 +23,7 @@ from firmware_bridge.ble_devices import (
 )
 from firmware_bridge.errors import AuraError
 from firmware_bridge.link import Decoder
-
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
-"""Of each decoder."""
+from tests.firmware_bridge.fuzz import EXAMPLES
 
 _IMU = edge_ml.Sensor(
     0,

@@ -22,6 +22,7 @@ from tests.firmware_bridge.simulated_links import (
     Link,
     Placed,
     Sent,
+    at_best_s,
     place,
     sent_over,
     table,
@@ -131,6 +132,12 @@ def test_where_nothing_is_told_small_losses_bend_the_rate() -> None:
     errors = np.abs(placed.error_s())
     assert np.median(errors) < 0.02 and errors.max() < 0.2
     assert (np.diff(placed.times_s) > 0).all()
+
+
+def test_nor_could_10_ms_be_reached_there_by_knowing_more() -> None:
+    whole = dataclasses.replace(NOTHING_LOSSY, loss=0.0, duration_s=SHORT)
+    assert np.abs(at_best_s(whole)).max() < 1e-9
+    assert np.percentile(np.abs(at_best_s(NOTHING_LOSSY)), 99) > 0.010
 
 
 @pytest.mark.parametrize("link", [STAMPS, COUNTER], ids=ids)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firmware_bridge.framing import FrameSplitter, Pieces, crc16, encode_frame
+from tests.firmware_bridge.fuzz import EXAMPLES
 
 MESSAGE = struct.pack("<BIB6h", 1, 7, 0, 0, 0, 8192, 1, 2, 3)
 
@@ -30,7 +31,7 @@ def test_known_answers() -> None:
     assert crc16(b"123456789") == 0x29B1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(
     st.lists(st.binary(min_size=1, max_size=300), max_size=8), st.lists(st.integers(0), max_size=9)
 )
@@ -64,7 +65,7 @@ def test_the_longest_message_fits() -> None:
         assert FrameSplitter(length).feed(encode_frame(message)) == [message]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(st.lists(st.binary(max_size=3000), max_size=20))
 def test_noise_is_bounded_and_never_raises(chunks: list[bytes]) -> None:
     splitter = FrameSplitter(100)

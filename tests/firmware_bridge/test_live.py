@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from firmware_bridge import live
+from firmware_bridge.clock import ClockReport
 from firmware_bridge.errors import AuraError, InputError
 from firmware_bridge.link import Counts, Packet
-from firmware_bridge.live import Inbox, LiveSource
+from firmware_bridge.live import Inbox, LinkReport, LiveSource
 from firmware_bridge.samples import Samples
 from tests.firmware_bridge.simulated_links import STAMPS, sent_over
 
@@ -276,7 +277,7 @@ def test_a_reconnect_is_a_gap_and_the_session_goes_on() -> None:
     assert report.reconnects == 1 and report.counts == {"imu": {"checksum": 2}}
     assert report.details == "100 Hz" and report.streams["imu"].resets == 0
     assert "imu: not understood: checksum 2" in report.lines()
-    assert "1 times connected anew" in report.lines()
+    assert "connected anew once" in report.lines()
     source.close()
 
 
@@ -348,6 +349,26 @@ def test_an_interrupted_consumer_leaves_nothing_behind() -> None:
         for _ in source:
             raise KeyboardInterrupt
     assert source.inbox.stopped.is_set() and source.report().streams["imu"].samples > 0
+
+
+def test_a_report_reads_as_one_says_it() -> None:
+    clock = ClockReport(52.0, None, 99, 1, 0.0, 0.0, 1, 1)
+    once = LinkReport({"acc": clock}, {}, "", 1, 1, 1, 1)
+    assert once.lines() == [
+        "acc: 52.00 Hz measured, 1.00% lost (1 sample), lag p50 0 ms, p95 0 ms, "
+        "began anew once, 1 sample without a time",
+        "connected anew once",
+        "nothing came for 5 s once",
+        "1 sample left out: the gyroscope had none beside them",
+        "1 sample skipped: this machine is too slow",
+    ]
+    often = LinkReport({}, {}, "", 2, 3, 40, 50)
+    assert often.lines() == [
+        "connected anew 2 times",
+        "nothing came for 5 s 3 times",
+        "50 samples left out: the gyroscope had none beside them",
+        "40 samples skipped: this machine is too slow",
+    ]
 
 
 def test_a_report_before_anything_came() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 
 from firmware_bridge.merge import MAX_BRACKET_S, MAX_WAIT_S, Merger
 from firmware_bridge.samples import Samples
+from tests.firmware_bridge.simulated_links import STAMPS, STAMPS_MS, Link, apart_s
+
+SLOW = Link("stamps, 52 Hz, 36 a packet", tick_s=1e-6, packet=36, nominal_hz=52.0)
 
 
 def acc_at(t_s: np.ndarray) -> np.ndarray:
@@ -103,9 +107,56 @@ def test_streams_that_are_seconds_apart_are_joined_whole() -> None:
     for i in range(0, len(t), 100):
         parts += [
             push(merger, "acc", t[i : i + 100]),
-            push(merger, "gyro", t[max(0, i - 90) :][:100]),
+            push(merger, "gyro", t[max(0, i - 90) : i + 10]),
         ]
     assert merger.unpaired == 0 and len(joined(parts)) >= len(t) - 100
+
+
+def test_streams_of_one_clock_are_joined_by_it_however_late_each_is_placed() -> None:
+    merger, device_s = Merger({"acc", "gyro"}), 5e8 + np.arange(0, 10, 0.02)
+    parts = []
+    for i in range(0, len(device_s), 20):
+        stamps = device_s[i : i + 20]
+        acc_s, gyro_s = stamps - 5e8 + 7.0, stamps - 5e8 + 7.045  # a burst apart
+        parts += [
+            merger.push("acc", acc_s, acc_at(stamps - 5e8), stamps),
+            merger.push("gyro", gyro_s, gyro_at(stamps - 5e8), stamps),
+        ]
+    samples = joined(parts)
+    assert merger.unpaired == 0 and len(samples) == len(device_s)
+    assert samples.t_s == pytest.approx(device_s - 5e8 + 7.0, abs=1e-6)
+    assert samples.gyro_rads == pytest.approx(gyro_at(device_s - 5e8), abs=1e-6)
+
+
+def test_a_clock_that_begins_anew_is_another_one() -> None:
+    merger, t = Merger({"acc", "gyro"}), np.arange(0, 1, 0.02)
+    for kind, later_s in (("acc", 0), ("gyro", 0), ("acc", 1)):
+        push_stamped(merger, kind, t + later_s, 1000.0 + t + later_s)
+    assert merger.unpaired == 0 and len(merger._acc_s) == len(t)
+    # What waited was measured before; that it is left out is a gap.
+    assert push_stamped(merger, "acc", t + 2, t) is None and merger.unpaired == len(t)
+    samples = push_stamped(merger, "gyro", t + 2.03, t)
+    assert samples is not None and np.array_equal(samples.t_s, t + 2) and merger.unpaired == len(t)
+
+
+def test_stamps_that_come_or_go_are_not_joined_with_times() -> None:
+    merger, t = Merger({"acc", "gyro"}), np.arange(0, 1, 0.02)
+    push(merger, "acc", t)
+    assert push_stamped(merger, "gyro", t, t) is None and merger.unpaired == len(t)
+    samples = push_stamped(merger, "acc", t + 1, t)
+    assert samples is not None and len(samples) == len(t)
+
+
+def push_stamped(merger: Merger, kind: str, t_s: np.ndarray, at_s: np.ndarray) -> Samples | None:
+    values = acc_at(t_s) if kind == "acc" else gyro_at(t_s)
+    return merger.push(kind, t_s, values, at_s)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("link", [STAMPS, STAMPS_MS, SLOW], ids=lambda link: link.name)
+def test_over_a_link_the_streams_are_joined_to_the_resolution_of_the_stamps(link: Link) -> None:
+    short = dataclasses.replace(link, duration_s=30.0)
+    apart = np.concatenate([apart_s(short, seed) for seed in range(3)])
+    assert link.tick_s and len(apart) > 3000 and np.abs(apart).max() <= link.tick_s
 
 
 def test_a_flush_leaves_out_what_waits() -> None:

@@ -19,6 +19,7 @@ from firmware_bridge.ble_devices.native_ble import DEVICE
 from firmware_bridge.errors import AuraError
 from firmware_bridge.link import Advert, Packet
 from firmware_bridge.native import Description, NativeDecoder, NativeStreamDecoder
+from tests.firmware_bridge.fuzz import EXAMPLES
 
 PROTOCOL = Path(native.__file__).parent / "PROTOCOL.md"
 ACC_SCALE = 4 * 9.80665 / 32768
@@ -213,7 +214,7 @@ def test_samples_that_fit() -> None:
         native.encode_samples(0, 0, ramp(43))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(
     st.lists(st.tuples(st.integers(1, 42), st.integers(0, 50)), min_size=1, max_size=8),
     st.lists(st.integers(0), max_size=10),
@@ -235,7 +236,7 @@ def test_a_serial_stream_in_any_chunks(messages: list[tuple[int, int]], cuts: li
     assert decoder.counts == {"before the first frame": 1}
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(st.lists(st.binary(max_size=600), max_size=30))
 def test_noise_never_raises(messages: list[bytes]) -> None:
     for described in (None, DEVICE_INFO):

@@ -25,23 +25,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firmware_bridge import phones
 from firmware_bridge.errors import AuraError, InputError
 from firmware_bridge.link import Decoder, Kind, Packet
 from firmware_bridge.live import Inbox, LiveSource, Run
-from firmware_bridge.phones import (
-    Address,
-    Message,
+from firmware_bridge.phones import phyphox, push, sensor_logger
+from firmware_bridge.phones.network import Address
+from firmware_bridge.phones.phyphox import (
     PhyphoxDecoder,
-    SensorLoggerDecoder,
     experiment_of,
-    message_of,
     phyphox_address,
     run_phyphox,
-    run_sensor_logger,
-    sensor_logger_address,
 )
+from firmware_bridge.phones.push import run_sensor_logger, sensor_logger_address
+from firmware_bridge.phones.sensor_logger import Message, SensorLoggerDecoder, message_of
 from firmware_bridge.samples import STANDARD_GRAVITY_MPS2, Samples
+from tests.firmware_bridge.fuzz import EXAMPLES
 
 G = STANDARD_GRAVITY_MPS2
 PATIENCE_S = 60.0
@@ -280,9 +278,9 @@ class FakePhyphox:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Polls and retries without waiting."""
-    monkeypatch.setattr(phones, "POLL_S", 0.001)
-    monkeypatch.setattr(phones, "_FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(phones, "_TICK_S", 0.005)
+    monkeypatch.setattr(phyphox, "POLL_S", 0.001)
+    monkeypatch.setattr(phyphox, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(push, "_TICK_S", 0.005)
 
 
 def both(n: int = 4000) -> dict[str, np.ndarray]:
@@ -460,7 +458,7 @@ def test_neither_redirections_nor_endless_answers_are_followed(
         with pytest.raises(AuraError, match="answers 302"):
             run_phyphox(phone.address, Noted(), print)
         phone.config = {"filler": "x" * 100_000}
-        monkeypatch.setattr(phones, "MAX_ANSWER_BYTES", 50_000)
+        monkeypatch.setattr(phyphox, "MAX_ANSWER_BYTES", 50_000)
         with pytest.raises(AuraError, match="without end"):
             run_phyphox(phone.address, Noted(), print)
 
@@ -519,7 +517,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(st.lists(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(), max_size=4))
 def test_no_answer_of_phyphox_raises(answers: list[bytes]) -> None:
     one = decoder()
@@ -528,7 +526,7 @@ def test_no_answer_of_phyphox_raises(answers: list[bytes]) -> None:
         assert one.query()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(
     st.dictionaries(
         st.sampled_from(["acc_time", "accX", "accY", "accZ", "gyr_time"]),
@@ -563,7 +561,7 @@ class Reveals(FakePhyphox):
 
 def test_from_the_phone_to_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Through clock and merger: values interpolated at the accelerometer's times."""
-    monkeypatch.setattr(phones, "POLL_S", 0.02)
+    monkeypatch.setattr(phyphox, "POLL_S", 0.02)
     n = 100_000
     t_s = np.arange(n) / 200
     acc = np.column_stack([t_s, t_s, -t_s, np.full(n, G)])
@@ -721,7 +719,7 @@ def test_messages_out_of_order_twice_and_late() -> None:
 
 
 def test_a_lost_message_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phones, "HELD_MESSAGES", 4)
+    monkeypatch.setattr(sensor_logger, "HELD_MESSAGES", 4)
     one = SensorLoggerDecoder()
     packets: list[Packet] = []
 
@@ -735,8 +733,8 @@ def test_a_lost_message_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -
     for i in range(3):
         take(i, 100.0 + i)
     assert len(joined(packets, "acc")) == 250
-    assert take(4, 104.0) == [] and one.overdue(104.0 + phones.HELD_S - 0.1) == []
-    released = kept(one.overdue(104.0 + phones.HELD_S))  # 3 is given up
+    assert take(4, 104.0) == [] and one.overdue(104.0 + sensor_logger.HELD_S - 0.1) == []
+    released = kept(one.overdue(104.0 + sensor_logger.HELD_S))  # 3 is given up
     assert [arrival_s for arrival_s, _ in released] == [104.0]
     assert one.counts == {"messages lost": 1}
     assert take(3, 107.0) == [] and one.counts["late"] == 1
@@ -794,7 +792,7 @@ TOTAL_ALONE = [
 ]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(st.lists(JSON, max_size=4), st.integers(0, 3))
 def test_no_message_raises(payload: list[object], index: int) -> None:
     one = SensorLoggerDecoder()
@@ -804,7 +802,7 @@ def test_no_message_raises(payload: list[object], index: int) -> None:
     one.feed(encoded(payload))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(
     st.lists(
         st.tuples(
@@ -880,7 +878,7 @@ def test_pushes_become_packets() -> None:
 
 @pytest.mark.usefixtures("fast")
 def test_garbage_is_answered_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phones, "MAX_MESSAGE_BYTES", 500_000)
+    monkeypatch.setattr(push, "MAX_MESSAGE_BYTES", 500_000)
     with running(listening) as link:
         phone = FakeSensorLogger(link.said)
         assert phone.post(b"\xff\x00 no JSON") == 400
@@ -905,7 +903,7 @@ def test_garbage_is_answered_and_counted(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_phone_that_hangs_up_or_sends_nothing_blocks_nobody() -> None:
     with running(listening) as link:
         phone = FakeSensorLogger(link.said)
-        idle = [socket.create_connection(phone.address) for _ in range(phones._CONNECTIONS - 3)]
+        idle = [socket.create_connection(phone.address) for _ in range(push._CONNECTIONS - 3)]
         for i in range(5):
             assert phone.post(encoded(message(i, ANDROID))) == 200
         idle += [socket.create_connection(phone.address) for _ in range(10)]
@@ -948,13 +946,13 @@ def test_a_phone_that_is_silent_is_gone_until_it_sends_again(
         phone = FakeSensorLogger(link.said)
         for i in range(4):
             phone.post(encoded(message(i, ANDROID)))
-        monkeypatch.setattr(phones, "SILENCE_S", 0.02)
+        monkeypatch.setattr(push, "SILENCE_S", 0.02)
         wait_for(lambda: any("waiting for it" in said for said in link.said))
         assert link.inbox.losses == 1
-        monkeypatch.setattr(phones, "SILENCE_S", PATIENCE_S)
+        monkeypatch.setattr(push, "SILENCE_S", PATIENCE_S)
         for i in (7, 6, 8):
             phone.post(encoded(message(i, ANDROID)))
-        monkeypatch.setattr(phones, "HELD_S", 0.02)
+        monkeypatch.setattr(sensor_logger, "HELD_S", 0.02)
         wait_for(lambda: len(link.inbox.rows("acc")) == 350 + 300)
     assert len(link.inbox.segments) == 2
     expected = ANDROID["totalacceleration"]

@@ -27,6 +27,7 @@ from firmware_bridge.serial_formats import (
     Ximu3Decoder,
     detect,
 )
+from tests.firmware_bridge.fuzz import EXAMPLES
 
 G = STANDARD_GRAVITY_MPS2
 DEG = math.pi / 180
@@ -453,7 +454,7 @@ PIECES = st.one_of(
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(st.lists(PIECES, max_size=25), st.lists(st.integers(0), max_size=20))
 @example([b"0,0,1,4,5,6\n" * 60], [100, 101, 102, 500])
 def test_any_bytes_in_any_chunks(name: str, pieces: list[bytes], cuts: list[int]) -> None:
@@ -481,7 +482,7 @@ def joined(packets: list[Packet]) -> list[tuple[str, bytes, bytes]]:
     return rows
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(st.lists(PIECES, max_size=25))
 def test_detection_never_raises_and_its_decoder_agrees(pieces: list[bytes]) -> None:
     stream = b"".join(pieces)
@@ -491,7 +492,7 @@ def test_detection_never_raises_and_its_decoder_agrees(pieces: list[bytes]) -> N
         assert found.name in ("aura-edge", "WitMotion", "x-IMU3", "CSV lines")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(st.binary(max_size=4000))
 def test_noise_is_no_format(noise: bytes) -> None:
     assert detect(noise) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -200,6 +201,26 @@ def test_a_port_that_another_program_has_open() -> None:
 
 
 @posix
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.EACCES, "usermod -a -G dialout"),
+        (errno.EPERM, "another program may have it open"),
+        (errno.EBUSY, "another program has it open .a serial monitor"),
+    ],
+)
+def test_a_port_that_may_not_be_opened(
+    monkeypatch: pytest.MonkeyPatch, number: int, cure: str
+) -> None:
+    class Forbidden(serial.Serial):
+        def open(self) -> None:
+            raise serial.SerialException(number, f"could not open port {self.port}")
+
+    monkeypatch.setattr(serial, "serial_for_url", lambda name, **_: Forbidden())
+    with pytest.raises(AuraError, match=cure):
+        open_serial("/dev/ttyACM0")
+
+
 def test_a_port_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(AuraError, match=r"there is no such port; there are: "):
         open_serial(str(tmp_path / "ttyUSB9"))

@@ -513,6 +513,7 @@ class VeritySense(Wearable):
         self.refuses = refuses
         self._drops_on_start = drops_on_start
         self._on: set[int] = set()
+        self._sdk_mode = False
         units = {2: motion.acc_mps2, 5: self._gyro_rads}
         self._raw = {
             kind: np.round(values / _PMD_UNIT[kind] / _PMD_FACTOR[kind]).astype(np.int64)
@@ -543,7 +544,10 @@ class VeritySense(Wearable):
         op, kind = command[0], command[1]
         status, parameters = 0, b""
         if kind == 9:
-            status = 6 if op == 3 else 0
+            status = 6 if self._sdk_mode == (op == 2) else 0
+            self._sdk_mode = op == 2
+            if not status:
+                self.told.append(f"SDK mode {'on' if self._sdk_mode else 'off'}")
         elif op == 1:
             parameters = self._settings(kind)
         elif op == 2:
