@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from edge.display import clock, make_display
 from edge.livetable import render
+from edge.moment import Event, Moment
 from edge.pipeline import Prediction
 from edge.zeroshot import Score
 
@@ -24,75 +26,155 @@ def prediction(start_s: float, label: str | None) -> Prediction:
     )
 
 
-def unknown(start_s: float, label: str) -> Prediction:
-    return replace(prediction(start_s, label), presence=0.12345, unknown=True)
+def moment(start_s: float, label: str | None, said: str | None = None, *events: Event) -> Moment:
+    """What is said of a window: its own label, or another one."""
+    said = said or label
+    return Moment(prediction(start_s, label), said, None if said is None else 0.7, events)
 
 
-def test_lines_come_when_the_label_changes(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = make_display("lines", "x", with_truth=False)
-    for k, label in enumerate(["walking", "walking", "sitting", None, None, "sitting"]):
-        lines.show(prediction(100 + k, label), None)
-    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+def unknown(start_s: float, label: str) -> Moment:
+    window = replace(prediction(start_s, label), presence=0.12345, unknown=True)
+    return Moment(window, "unknown", 0.9)
+
+
+def shown(capsys: pytest.CaptureFixture[str], kind: str, *moments: Moment) -> list[str]:
+    display = make_display(kind, "x", with_truth=False)
+    for m in moments:
+        display.show(m, None)
+    display.finish((Event(9, 0, 1, "walking", 0.5, True),))
+    display.close()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_lines_come_when_what_is_said_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["walking", "walking", "sitting", None, None, "sitting"]
+    lines = shown(capsys, "lines", *(moment(100 + k, label) for k, label in enumerate(labels)))
+    said = [line.split() for line in lines]
     assert [row[:2] for row in said] == [
         ["0:05.0", "walking"],
         ["0:07.0", "sitting"],
         ["0:08.0", "(not"],
         ["0:10.0", "sitting"],
     ]
-    assert "45% of the window is missing" in " ".join(said[2])
+    assert said[0][2] == "0.70"  # the confidence, not the window's probability
+    assert "45% of the window is missing" in lines[2]
+
+
+def test_lines_say_what_the_diary_says(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(
+        capsys,
+        "lines",
+        moment(0, "walking"),
+        moment(1, "sitting", "walking"),  # a flicker
+        moment(2, None, "walking"),  # a short gap
+        moment(3, "lying", "not worn"),
+    )
+    assert [line.split()[1:] for line in lines] == [["walking", "0.70"], ["not", "worn", "0.70"]]
 
 
 def test_lines_show_the_truth_beside(capsys: pytest.CaptureFixture[str]) -> None:
     lines = make_display("lines", "x", with_truth=True)
-    lines.show(prediction(0, "walking"), "walking")
-    lines.show(prediction(1, "walking"), None)
+    lines.show(moment(0, "walking"), "walking")
+    lines.show(moment(1, "walking"), None)
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("truth: walking") and second.endswith("truth: -")
 
 
+def records(capsys: pytest.CaptureFixture[str], *moments: Moment) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in shown(capsys, "jsonl", *moments)]
+
+
 def test_json_lines_hold_every_window(capsys: pytest.CaptureFixture[str]) -> None:
-    jsonl = make_display("jsonl", "x", with_truth=False)
-    jsonl.show(prediction(0, "walking"), None)
-    jsonl.show(prediction(1, None), None)
-    good, bad = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (good["start_s"], good["end_s"], good["label"], good["valid"]) == (0, 5, "walking", True)
-    assert good["similarity"] == 0.31 and good["probability"] == 0.82
+    good, bad = records(capsys, moment(0, "walking", "sitting"), moment(1, None))
+    assert (good["start_s"], good["end_s"], good["valid"]) == (0, 5, True)
+    assert (good["label"], good["window_label"]) == ("sitting", "walking")
+    assert good["similarity"] == 0.31 and good["probability"] == 0.82 and good["confidence"] == 0.7
     assert [s["label"] for s in good["top"]] == ["walking", "other"]
     assert (good["tilt_deg"], good["face_deg"]) == (68.2, 51.1)
     assert bad["tilt_deg"] is None and bad["face_deg"] is None
-    assert bad["valid"] is False and bad["label"] is None and bad["top"] == []
+    assert bad["valid"] is False and bad["top"] == []
+    assert bad["label"] is bad["window_label"] is bad["confidence"] is None
     assert bad["missing"] == 0.45
     assert good["unknown"] is bad["unknown"] is False and good["presence"] is None
+    assert "truth" not in good
+    make_display("jsonl", "x", with_truth=True).show(moment(0, "walking"), "sitting")
+    assert json.loads(capsys.readouterr().out)["truth"] == "sitting"
+
+
+def test_json_lines_hold_events_that_begin_and_end(capsys: pytest.CaptureFixture[str]) -> None:
+    first = Event(1, 0.0, 5.0, "walking", 0.81239, False)
+    ended = first._replace(end_s=6.12345, ended=True)
+    second = Event(2, 6.12345, 8.0, "sitting", 0.5, False)
+    held = records(
+        capsys,
+        moment(0, "walking", None, first),
+        moment(1, "walking", None, first._replace(end_s=6.0)),
+        moment(3, "sitting", None, ended, second),
+        moment(4, "sitting", None, second._replace(end_s=9.0)),
+    )
+    began, grew, changed, grew_again = (record["events"] for record in held)
+    assert grew == grew_again == []
+    assert began == [
+        {
+            "number": 1,
+            "start_s": 0.0,
+            "end_s": 5.0,
+            "label": "walking",
+            "confidence": 0.8124,
+            "ended": False,
+        }
+    ]
+    assert [(e["number"], e["ended"], e["end_s"]) for e in changed] == [
+        (1, True, 6.123),
+        (2, False, 8.0),
+    ]
+
+
+def drawn(m: Moment, recent: list[str]) -> str:
+    out = io.StringIO()
+    Console(file=out, width=100, force_terminal=False).print(render("sim", m, 65.0, recent))
+    return out.getvalue()
 
 
 def test_unknown_is_said_with_the_best_label_in_brackets(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lines = make_display("lines", "x", with_truth=False)
-    lines.show(prediction(0, "walking"), None)
-    lines.show(unknown(1, "walking"), None)
-    lines.show(unknown(2, "sitting"), None)  # as unknown as before: no line
-    lines.show(prediction(3, "sitting"), None)
-    first, second, third = capsys.readouterr().out.splitlines()
-    assert second.split()[1:] == ["unknown", "(walking)", "presence", "0.12"]
+    first, second, third = shown(
+        capsys,
+        "lines",
+        moment(0, "walking"),
+        unknown(1, "walking"),
+        unknown(2, "sitting"),  # as unknown as before: no line
+        moment(3, "sitting"),
+    )
+    assert second.split()[1:] == ["unknown", "(walking)", "0.90", "presence", "0.12"]
     assert "unknown" not in first + third
-    make_display("jsonl", "x", with_truth=False).show(unknown(0, "walking"), None)
-    record = json.loads(capsys.readouterr().out)
+    (record,) = records(capsys, unknown(0, "walking"))
     assert (record["label"], record["unknown"], record["presence"]) == ("unknown", True, 0.1235)
     assert [s["label"] for s in record["top"]] == ["walking", "other"]
-    console = Console(file=(out := io.StringIO()), width=100, force_terminal=False)
-    console.print(render("sim", unknown(0, "walking"), 65.0, []))
-    assert "unknown (walking)" in out.getvalue() and "other" in out.getvalue()
+    text = drawn(unknown(0, "walking"), [])
+    assert "unknown (walking)" in text and "other" in text
 
 
 def test_the_live_view_is_a_function_of_its_state() -> None:
-    out = io.StringIO()
-    console = Console(file=out, width=100, force_terminal=False)
-    console.print(render("sim", prediction(0, "walking"), 65.0, ["1:05.0  walking"]))
-    text = out.getvalue()
-    assert "unknown" not in text
+    text = drawn(moment(100, "walking"), ["1:05.0  walking"])
+    assert "unknown" not in text and "since" not in text
     assert "sim   1:05.0   52.0 Hz" in text and "0.31" in text and "0.82" in text
     assert text.index("walking") < text.index("other")
+
+
+def test_the_live_view_tells_what_is_said_and_since_when() -> None:
+    """The window ends at 1:05 of the stream and at 105 s of the clock: the event began at 0:50."""
+    lasting = Event(2, 90.0, 105.0, "sitting", 0.7, False)
+    lines = drawn(moment(100, "walking", "sitting", lasting), []).splitlines()
+    assert lines[1].split() == ["sitting", "0.70", "since", "0:50.0"]
+    assert lines[4].startswith("walking")
+    assert "45% of the window is missing" in drawn(moment(0, None, "sitting"), [])
+
+
+def test_the_live_table_draws_each_window(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, "table", moment(0, "walking"), moment(1, "sitting"))
+    assert any("sitting" in line for line in lines)
 
 
 def test_clock() -> None:
