@@ -14,13 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.posture import POSTURES, LogLikelihoods, PostureEvidence, PostureTables
 from firmware_bridge.errors import InputError
+
+if TYPE_CHECKING:
+    from edge.examples import ExampleAngles
 
 SAME_COSINE = 1 - 1e-5
 """Text vectors closer than this are those of one and the same label; float32 rounds within it."""
@@ -186,17 +189,20 @@ class Footing:
         vocabulary: NDArray[np.float32],
     ) -> Footing:
         """From (R, D) embeddings of windows of all kinds, (L, D) labels and (V, D) activities."""
-        mean, deviation = _usual(reference, prototypes)
-        trained_mean, trained_deviation = (np.median(x) for x in _usual(reference, vocabulary))
+        mean, deviation = usual_cosines(reference, prototypes)
+        trained_mean, trained_deviation = (
+            np.median(x) for x in usual_cosines(reference, vocabulary)
+        )
         trained = (_unit(prototypes) @ _unit(vocabulary).T).max(axis=1) >= SAME_COSINE
         gain = np.where(trained, 1.0, trained_deviation / deviation)
         return cls(gain, np.where(trained, 0.0, trained_mean - gain * mean))
 
 
-def _usual(
+def usual_cosines(
     reference: NDArray[np.float32], prototypes: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N,) mean and standard deviation of each prototype's cosine over the reference."""
+    """(N,) mean and standard deviation of each prototype's cosine over (R, D) reference embeddings;
+    the latter never quite 0."""
     cosine = reference.astype(np.float64) @ prototypes.T.astype(np.float64)
     # A prototype may be at right angles to all embeddings; nothing tells it then, but no NaN.
     return cosine.mean(axis=0), np.maximum(cosine.std(axis=0), _LEAST_DEVIATION)
@@ -222,6 +228,9 @@ class LabelDecision:
 
     footing: Footing | None = None
     """None where the rule takes all cosines as they are."""
+
+    angles: ExampleAngles | None = None
+    """Of the examples that a wearer gave of some labels (`edge/examples.py`)."""
 
     _by_segment: dict[str, LogLikelihoods] = field(default_factory=dict, init=False, repr=False)
 
@@ -302,7 +311,10 @@ class LabelDecision:
     def _likelihoods(self, segment: str) -> LogLikelihoods:
         """Of the labels, worked out once."""
         if segment not in self._by_segment:
-            self._by_segment[segment] = self.rule.tables.log_likelihoods(self.postures, segment)
+            likelihoods = self.rule.tables.log_likelihoods(self.postures, segment)
+            if self.angles is not None:
+                likelihoods = self.angles.joined(likelihoods, segment)
+            self._by_segment[segment] = likelihoods
         return self._by_segment[segment]
 
     def is_unknown(self, presence: float | None) -> bool:

@@ -1,14 +1,17 @@
-"""The user's labels -> prototypes: from the bundle's bank, else from the text encoder."""
+"""The user's labels -> prototypes: from examples, the bundle's bank or the text encoder."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edge.bundle import Bundle, normalised
 from edge.decision import LabelDecision
+from edge.examples import Take, teach
+from edge.personal import Personal
 from edge.text import (
     BUNDLE_VOCAB_FILE,
     TEXT_ENCODER_FILE,
@@ -18,6 +21,9 @@ from edge.text import (
 )
 from edge.zeroshot import LabelSet, prototype
 from firmware_bridge.errors import InputError
+
+EXAMPLES = "examples"
+"""Maker of a personal label's prototype."""
 
 
 def parse_labels(text: str) -> list[str]:
@@ -60,28 +66,103 @@ def _is_file(path: Path) -> bool:
     return found
 
 
-def resolve_labels(labels: list[str], bundle: Bundle) -> LabelSet:
+def default_labels(bundle: Bundle, personal: Personal | None = None) -> list[str]:
+    """The labels to choose from where the user names none: the bundle's, and all personal ones that
+    apply to it, which take the place of the same activity under another name."""
+
+    def activity(name: str) -> int | str:
+        return bundle.bank.get(normalised(name), normalised(name))
+
+    names = {activity(name): name for name in bundle.manifest["default_labels"]}
+    names |= {activity(name): name for name in (personal.names(bundle.id) if personal else [])}
+    return list(names.values())
+
+
+def resolve_labels(labels: list[str], bundle: Bundle, personal: Personal | None = None) -> LabelSet:
     """Prototypes of the labels, shown later in the user's own words, and the decision between them.
 
     A label that the bundle's bank knows (by name or alias) takes the bank's prototype; any other
     one is embedded by the bundle's own text encoder or else by the compact one, where that is
-    installed.
+    installed. A personal label is recognised by its examples, together with the bank's prototype
+    where it has one, and needs no text encoder.
+
+    Args:
+        labels: in the user's words.
+        bundle: whose bank and decision they are looked up in.
+        personal: the wearer's own; they go first, by their names. None uses none.
 
     Raises:
-        InputError: a label is in no bank and no text encoder can run; or two labels name the same
-            activity.
+        InputError: a label is in no bank and no text encoder can run; two labels name the same
+            activity; or a personal label cannot be used.
     """
-    unknown = [label for label in labels if normalised(label) not in bundle.bank]
+    rows = [bundle.bank.get(normalised(label)) for label in labels]
+    _check_different(labels, rows, bundle)
+    examples: dict[int, list[Take]] = {}
+    if personal is not None:
+        for k, label in enumerate(labels):
+            takes = personal.takes_of(label, bundle.id, has_text=rows[k] is not None)
+            if takes:
+                examples[k] = takes
+    return label_set(labels, bundle, examples)
+
+
+def label_set(
+    labels: list[str], bundle: Bundle, examples: Mapping[int, Sequence[Take]]
+) -> LabelSet:
+    """`resolve_labels`, of labels that differ and with the examples (label's index -> takes) at
+    hand."""
+    rows = [bundle.bank.get(normalised(label)) for label in labels]
+    unknown = [label for k, label in enumerate(labels) if rows[k] is None and k not in examples]
     encoder = _text_encoder(unknown, bundle) if unknown else None
     vectors, made_by = [], []
-    rows = [bundle.bank.get(normalised(label)) for label in labels]
-    owner: dict[int, str] = {}
-    for label, row in zip(labels, rows, strict=True):
-        if row is None:
+    for k, (label, row) in enumerate(zip(labels, rows, strict=True)):
+        if row is not None:
+            vectors.append(bundle.prototypes[row])
+            made_by.append(str(bundle.manifest["label_bank"][row]["text_encoder"]))
+        elif k in examples:
+            # The mean of its examples stands for its text where a decision asks for one.
+            mean = np.concatenate([take.embeddings for take in examples[k]]).mean(axis=0)
+            vectors.append(mean / np.linalg.norm(mean))
+            made_by.append(EXAMPLES)
+        else:
             assert encoder is not None
             captions = [t.format(label) for t in bundle.manifest["text"]["prompt_templates"]]
             vectors.append(prototype(captions, encoder))
             made_by.append(encoder.name)
+    prototypes = np.stack(vectors).astype(np.float32)
+    decision = None
+    if bundle.decision is not None:
+        decision = LabelDecision.between(
+            bundle.decision, bundle.prototypes, prototypes, rows, bundle.reference
+        )
+    if examples:
+        check_learns(bundle)
+        assert decision is not None and bundle.reference is not None
+        known = [row is not None for row in rows]
+        prototypes, decision = teach(
+            prototypes, decision, examples, known, bundle.reference, bundle.manifest
+        )
+        made_by = [
+            f"{maker} and {EXAMPLES}" if k in examples and maker != EXAMPLES else maker
+            for k, maker in enumerate(made_by)
+        ]
+    return LabelSet(tuple(labels), prototypes, tuple(made_by), decision)
+
+
+def check_learns(bundle: Bundle) -> None:
+    """Raise InputError for a bundle that examples say nothing to."""
+    if bundle.decision is None or bundle.reference is None:
+        raise InputError(
+            f"{bundle.folder}: personal labels need a bundle with reference embeddings and a "
+            "decision; export it again with --decision, or leave them out with --no-personal"
+        )
+
+
+def _check_different(labels: list[str], rows: list[int | None], bundle: Bundle) -> None:
+    """Refuse two labels of one activity."""
+    owner: dict[int, str] = {}
+    for label, row in zip(labels, rows, strict=True):
+        if row is None:
             continue
         if row in owner:
             raise InputError(
@@ -89,15 +170,6 @@ def resolve_labels(labels: list[str], bundle: Bundle) -> LabelSet:
                 f"({bundle.bank_names[row]!r}) in the bundle's bank: leave one out"
             )
         owner[row] = label
-        vectors.append(bundle.prototypes[row])
-        made_by.append(str(bundle.manifest["label_bank"][row]["text_encoder"]))
-    prototypes = np.stack(vectors).astype(np.float32)
-    decision = None
-    if bundle.decision is not None:
-        decision = LabelDecision.between(
-            bundle.decision, bundle.prototypes, prototypes, rows, bundle.reference
-        )
-    return LabelSet(tuple(labels), prototypes, tuple(made_by), decision)
 
 
 def _text_encoder(unknown: list[str], bundle: Bundle) -> TextEncoder:
