@@ -8,26 +8,19 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 # Only what parsing needs is imported here: `--help` has to answer at once.
-from firmware_bridge.errors import AuraError, InputError
-
-if TYPE_CHECKING:
-    from edge.bundle import Bundle
-    from edge.pipeline import Pipeline, Prediction
-    from edge.recording import Recording, TruthSegment
-    from firmware_bridge.live import LiveSource
-    from firmware_bridge.samples import Samples
+from firmware_bridge.errors import AuraError
 
 
 class Args(argparse.Namespace):
     """The parsed command line."""
 
     replay: Path | None
+    out: Path | None
+    workers: int | None
     device: str | None
     list_devices: bool
     rate: float | None
@@ -42,9 +35,15 @@ class Args(argparse.Namespace):
     labels: str | None
     hop: float
     placement: str | None
+    no_personal: bool
+    raw_windows: bool
+    smooth: bool
     format: str | None
+    serve: str | None
+    mqtt: str | None
     log: Path | None
     no_log: bool
+    keep_raw: float
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     source = parser.add_argument_group("source")
     which = source.add_mutually_exclusive_group(required=True)
-    which.add_argument("--replay", type=Path, metavar="FILE", help="a recorded file")
+    which.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE",
+        help="a recorded file; with --out a folder of recordings",
+    )
     which.add_argument(
         "--device",
         metavar="URI",
@@ -75,13 +79,15 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--speed",
         choices=("1", "max"),
-        help="real time or as fast as it goes (default: max for --replay, 1 for --device)",
+        help="real time or as fast as it goes (default: max for --replay, 1 for --device and "
+        "with --serve)",
     )
     source.add_argument(
         "--rate",
         type=_rate,
         metavar="HZ",
-        help="nominal rate of a serial device (default: measured)",
+        help="nominal rate of a serial device (default: measured); of a Polar sensor over BLE, the "
+        "rate it is asked for",
     )
     source.add_argument(
         "--baud", type=_baud, metavar="N", help="of a serial device (default: found out)"
@@ -117,11 +123,51 @@ def _parser() -> argparse.ArgumentParser:
         help='where the device is worn, in your words: "left wrist", "trouser pocket" '
         "(default: not known)",
     )
+    model.add_argument(
+        "--no-personal", action="store_true", help="without the labels of edge-enroll"
+    )
+    diary = model.add_mutually_exclusive_group()
+    diary.add_argument(
+        "--raw-windows",
+        action="store_true",
+        help="say each window's own label; by default labels are steadied over time",
+    )
+    diary.add_argument(
+        "--smooth",
+        action="store_true",
+        help="let later windows decide too; for --replay, which then says nothing before its end",
+    )
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
         choices=("table", "lines", "jsonl"),
         help="default: table on a terminal, else lines",
+    )
+    output.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="label all recordings in the folder --replay, and write windows.parquet and "
+        "events.parquet here; goes on where it was stopped",
+    )
+    output.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="recordings labelled at a time with --out (default: all processors)",
+    )
+    output.add_argument(
+        "--serve",
+        nargs="?",
+        const="",
+        metavar="[ADDRESS:]PORT",
+        help="show the run in a browser (default: on this machine alone)",
+    )
+    output.add_argument(
+        "--mqtt",
+        metavar="URL",
+        help="send labels and events to a broker, with Home Assistant's discovery: "
+        "mqtt[s]://[USER@]HOST[:PORT][/PREFIX]; a password is read from AURA_MQTT_PASSWORD",
     )
     output.add_argument(
         "--record",
@@ -137,6 +183,13 @@ def _parser() -> argparse.ArgumentParser:
         help="the event log, SQLite (default: log.db in the user's data folder)",
     )
     log.add_argument("--no-log", action="store_true", help="write no log")
+    output.add_argument(
+        "--keep-raw",
+        type=_seconds,
+        default=0.0,
+        metavar="S",
+        help="keep the last S seconds of raw samples in the log, for edge-log export --raw",
+    )
     return parser
 
 
@@ -158,6 +211,20 @@ def _rate(text: str) -> float:
     value = float(text)
     if not 0.1 <= value <= 20_000:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 20000 Hz")
+    return value
+
+
+def _workers(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 256:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 256")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 31_622_400:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and a year of seconds")
     return value
 
 
@@ -199,7 +266,11 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv, namespace=Args())
     try:
         with _sigterm_interrupts():
-            return _list_devices() if args.list_devices else _run(args)
+            if args.list_devices:
+                return _list_devices()
+            from edge.run import label_folder, run
+
+            return label_folder(args) if args.out else _exit_code(run(args))
     except KeyboardInterrupt as interrupt:
         return _exit_code(interrupt)
     except AuraError as error:
@@ -228,206 +299,6 @@ def _list_devices() -> int:
     lines = list_devices(say)
     print("\n".join(lines) if lines else "no device", flush=True)
     return 0
-
-
-def _run(args: Args) -> int:
-    from edge.bundle import DEFAULT_BUNDLE, load_bundle
-    from edge.display import make_display
-    from edge.eventlog import EventLog, default_log_path
-    from edge.labels import parse_labels, resolve_labels
-    from edge.pipeline import Pipeline
-    from edge.recording import read_truth, truth_of
-    from edge.source import Pace
-    from edge.window import every_hop
-
-    if args.truth and not args.replay:
-        raise InputError("--truth goes with --replay: a live device has no true labels")
-    bundle = load_bundle(args.bundle or DEFAULT_BUNDLE)
-    names = parse_labels(args.labels) if args.labels else list(bundle.manifest["default_labels"])
-    labels = resolve_labels(names, bundle)
-    truth = read_truth(args.truth) if args.truth else []
-    source = _open_source(args)
-    if args.placement is not None:
-        _say_where(args.placement, bundle)
-    spans, chunks = every_hop(args.hop), source.chunks
-    pace = Pace() if source.waits else None
-    if pace:
-        spans, chunks = pace.spans(spans), pace.samples(chunks)
-    pipeline = Pipeline(bundle, labels, spans, placement=args.placement)
-    run = _Tally(bundle)
-    log: EventLog | None = None
-    interrupt: KeyboardInterrupt | None = None
-    with ExitStack() as at_end:  # each is closed even if another cannot be
-        chunks = _recorded(args, source, chunks, at_end)
-        if not args.no_log:
-            log_path = args.log or default_log_path()
-            log = EventLog(log_path, source.name, bundle.id, names, args.hop, version(), say)
-            at_end.callback(log.close)
-        if source.live:
-            at_end.callback(source.live.close)
-        display = make_display(
-            args.format or ("table" if sys.stdout.isatty() else "lines"), source.name, bool(truth)
-        )
-        at_end.callback(display.close)
-        try:
-            for predictions in _predictions(pipeline, chunks):
-                for prediction in predictions:
-                    if log:
-                        log.append(prediction)
-                    true_label = truth_of(truth, prediction.start_s, prediction.end_s)
-                    run.count(prediction, true_label)
-                    display.show(prediction, true_label)
-        except KeyboardInterrupt as caught:
-            interrupt = caught
-    _report(run, pipeline, source, truth)
-    if pace and pace.skipped:
-        say(
-            f"note: {pace.skipped} windows were skipped: this machine is too slow for one every "
-            f"{args.hop:g} s; a longer --hop helps"
-        )
-    if log:
-        say(f"logged {log.written} windows to {log.path}")
-    return _exit_code(interrupt)
-
-
-def _recorded(
-    args: Args, source: _Source, chunks: Iterator[Samples], at_end: ExitStack
-) -> Iterator[Samples]:
-    """The same samples, recorded on their way where that was asked for."""
-    from edge.raw import Recorder
-
-    if args.record is None:
-        return chunks
-    recorder = Recorder(args.record, source.name, source.details, say)
-
-    def close() -> None:
-        recorder.close()
-        if recorder.path.exists():
-            say(f"recorded {recorder.samples} samples to {recorder.path}")
-
-    at_end.callback(close)
-    return recorder.passing(chunks)
-
-
-def _say_where(placement: str, bundle: Bundle) -> None:
-    """What was understood of the placement."""
-    from edge.posture import UNKNOWN, known_placements, segment_of
-
-    segment = segment_of(placement)
-    if segment == UNKNOWN:
-        say(
-            f"note: placement {placement!r} is not recognised, so it is taken as not known; "
-            f"recognised are: {known_placements()}"
-        )
-    else:
-        say(f"placement {placement!r}: worn on the {segment}")
-    if bundle.decision is None:
-        say(f"note: bundle {bundle.id} decides without the placement")
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where samples come from."""
-
-    name: str
-    chunks: Iterator[Samples]
-    """At the speed that was asked for."""
-    recording: Recording | None = None
-    live: LiveSource | None = None
-    waits: bool = False
-    """Whether samples come in their own time."""
-
-    def details(self) -> str:
-        """What is known of it by now, for a raw recording."""
-        if self.live:
-            return self.live.report().details
-        return self.recording.summary if self.recording else ""
-
-
-def _open_source(args: Args) -> _Source:
-    if args.replay:
-        return _open_replay(args, args.replay)
-    from edge.source import Stated, open_device
-
-    assert args.device is not None
-    if args.time_unit:
-        raise InputError("--time-unit goes with --replay: what a device sends is timed as it comes")
-    stated = Stated(args.speed, args.baud, args.rate, args.acc_unit, args.gyro_unit)
-    device = open_device(args.device, say, stated)
-    say(f"streaming from {device.name}; the first label comes after 5 s; Ctrl-C ends")
-    return _Source(device.name, device.samples, live=device.live, waits=device.waits)
-
-
-def _open_replay(args: Args, path: Path) -> _Source:
-    from edge.recording import UnitOptions, open_recording
-    from edge.source import in_real_time
-
-    if args.rate or args.baud:
-        raise InputError("--rate and --baud go with --device serial")
-    recording = open_recording(path, UnitOptions(args.acc_unit, args.gyro_unit, args.time_unit))
-    say(f"read {recording.summary}")
-    chunks = in_real_time(recording.chunks) if args.speed == "1" else recording.chunks
-    return _Source(f"replay:{path}", chunks, recording)
-
-
-def _predictions(pipeline: Pipeline, chunks: Iterator[Samples]) -> Iterator[list[Prediction]]:
-    for samples in chunks:
-        yield pipeline.push(samples)
-    yield pipeline.finish()
-
-
-class _Tally:
-    """Counts windows, and agreement with the truth."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._bank = bundle.bank
-        self.windows = 0
-        self.classified = 0
-        self.unknown = 0
-        self.judged = 0
-        self.right = 0
-
-    def count(self, prediction: Prediction, truth: str | None) -> None:
-        self.windows += 1
-        if prediction.best is None:
-            return
-        self.classified += 1
-        self.unknown += prediction.unknown
-        if truth is not None:
-            self.judged += 1
-            agrees = self._activity(prediction.best.label) == self._activity(truth)
-            self.right += agrees and not prediction.unknown
-
-    def _activity(self, label: str) -> int | str:
-        """The bank's activity, so that "climbing stairs" agrees with "walking upstairs"."""
-        from edge.bundle import normalised
-
-        return self._bank.get(normalised(label), normalised(label))
-
-
-def _report(run: _Tally, pipeline: Pipeline, source: _Source, truth: list[TruthSegment]) -> None:
-    """What the user should know after the last window."""
-    for note in source.recording.notes if source.recording else []:
-        say(f"note: {note}")
-    for line in source.live.report().lines() if source.live else []:
-        say(line)
-    dropped = pipeline.resampler.dropped
-    if dropped.not_finite:
-        say(f"note: {dropped.not_finite} samples left out: NaN or empty in some channel")
-    if dropped.not_later:
-        say(
-            f"note: {dropped.not_later} samples left out: not later than the sample before them "
-            f"(first at {dropped.first_not_later_s:.3f} s); sort the file by time to use them"
-        )
-    if not run.windows and source.recording:
-        raise InputError("less than 1 s of signal without a gap: no window could be classified")
-    unknown = f", {run.unknown} of them unknown" if run.unknown else ""
-    say(f"{run.windows} windows, {run.classified} classified{unknown}")
-    if truth and run.judged:
-        say(
-            f"agrees with the truth in {run.right} of {run.judged} windows "
-            f"({run.right / run.judged:.0%})"
-        )
 
 
 if __name__ == "__main__":

@@ -1,66 +1,80 @@
-"""The event log: every window of every session in one SQLite file.
+"""The event log: every window and event of every session in one SQLite file.
 
-Write-ahead logging and one transaction a second at most: a crash loses at most the last second,
-and another program can read while this one writes. When the log can no longer be written (a full
-disk), logging stops with a warning and the stream goes on.
+    log = EventLog(path, "ble:Polar Sense", bundle.id, names, 1.0, version, say, live=True)
+    log.show(moment)       # takes a microsecond: another thread writes
+    log.finish(diary.finish())
+    log.close()
 
-The label of an unknown window is "unknown"; its similarity and probability are those of the best
-label, the first of its predictions.
+A thread of its own writes what came, twice a second in one transaction (write-ahead log): a crash
+loses at most the last second, another program can read meanwhile, and the stream never waits for
+the disk. If the disk cannot keep up for an hour, windows of a live device are dropped and counted;
+a replay waits. When the log can no longer be written (a full disk), logging stops with a warning
+and the stream goes on.
+
+What is in the file: `edge/logstore.py`; reading it: `edge/logread.py`.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import platformdirs
+from numpy.typing import NDArray
 
+from edge.logcodec import NO_LABEL, TOP, WINDOW, Basis, Rows, basis_of, pack_samples
+from edge.logstore import (
+    add_windows,
+    basis_of_bundle,
+    cannot_log,
+    keep_bundle,
+    open_for_writing,
+    session_names,
+    settle,
+    settle_crashed,
+    transaction,
+)
+from edge.moment import Event, Moment
 from edge.pipeline import Prediction
-from firmware_bridge.errors import InputError
+from firmware_bridge.samples import Samples
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE session (
-    id INTEGER PRIMARY KEY,
-    started_utc TEXT NOT NULL,
-    source TEXT NOT NULL,
-    bundle_id TEXT NOT NULL,
-    labels_json TEXT NOT NULL,
-    hop_s REAL NOT NULL,
-    version TEXT NOT NULL
-);
-CREATE TABLE window (
-    id INTEGER PRIMARY KEY,
-    session_id INTEGER NOT NULL REFERENCES session (id),
-    start_s REAL NOT NULL,
-    end_s REAL NOT NULL,
-    logged_utc TEXT NOT NULL,
-    valid INTEGER NOT NULL,
-    label TEXT,
-    similarity REAL,
-    probability REAL,
-    missing_fraction REAL NOT NULL,
-    rate_hz REAL NOT NULL,
-    inference_ms REAL NOT NULL,
-    embedding_f16 BLOB
-);
-CREATE INDEX window_by_time ON window (session_id, start_s);
-CREATE TABLE prediction (
-    window_id INTEGER NOT NULL REFERENCES window (id),
-    rank INTEGER NOT NULL,
-    label TEXT NOT NULL,
-    similarity REAL NOT NULL,
-    probability REAL NOT NULL,
-    PRIMARY KEY (window_id, rank)
-) WITHOUT ROWID;
-"""
+_COMMIT_EVERY_S = 0.5
 
-_COMMIT_EVERY_S = 1.0
+_MAX_WAITING = 4096
+"""Windows that may wait for the disk: an hour at a hop of 1 s, about 10 MB."""
+
+_HURRY = 512
+"""Windows for which the writer does not wait until the half second is over."""
+
+_MAX_WAITING_CHUNKS = 65_536
+"""Chunks of raw samples that may wait: an hour of a device that sends 18 packets a second."""
+
+_EVENT_EVERY_S = 5.0
+"""How often an event that grows is written."""
+
+_RAW_PIECE_S = 10.0
+
+_CLOSE_S = 15.0
+"""How long the last windows are waited for at the end."""
+
+_UNIX_S = 1e9
+"""Source times above it are seconds since 1970: 2001 and later."""
+
+_DIMENSION = 512
+"""Of the embeddings of a bundle without reference embeddings."""
+
+T = TypeVar("T")
+
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def default_log_path() -> Path:
@@ -69,7 +83,23 @@ def default_log_path() -> Path:
 
 
 class EventLog:
-    """Appends the windows of one session.
+    """Logs one session (`edge.moment.Output`).
+
+    Args:
+        path: of the log; made where there is none.
+        source: where the samples are from: "ble:Polar Sense", "replay:walk.csv".
+        bundle_id: of the bundle that makes the embeddings.
+        labels: what is decided between.
+        hop_s: seconds from window to window.
+        version: of aura-edge.
+        warn: tells the user what went wrong; called from the writing thread.
+        reference: (R, D) embeddings that span all that the encoder can make
+            (`Bundle.reference`): stored embeddings are smaller by them.
+        device: what the device calls itself.
+        placement: where it is worn, in the user's words.
+        live: whether the samples are measured now. Then a window ends when it is logged, which
+            gives its time of day, and windows are dropped rather than waited for.
+        keep_raw_s: seconds of raw samples (`passing`) that are kept, the newest of all sessions.
 
     Raises:
         InputError: the file cannot be opened, is no log, or was written by a newer version.
@@ -84,112 +114,346 @@ class EventLog:
         hop_s: float,
         version: str,
         warn: Callable[[str], None],
+        *,
+        reference: NDArray[np.float32] | None = None,
+        device: str | None = None,
+        placement: str | None = None,
+        live: bool = False,
+        keep_raw_s: float = 0.0,
     ) -> None:
         self.path = path
-        self.written = 0
+        self.dropped = 0
+        """Windows that were not logged because the disk did not keep up."""
         self._warn = warn
-        self._last_commit = time.monotonic()
-        self._connection: sqlite3.Connection | None = _open(path)
-        row = (_now(), source, bundle_id, json.dumps(labels), hop_s, version)
-        self._session_id = self._connection.execute(
-            "INSERT INTO session (started_utc, source, bundle_id, labels_json, hop_s, version) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            row,
-        ).lastrowid
-        self._connection.commit()
+        self._keeps_raw = keep_raw_s > 0
+        self._moments: deque[Moment] = deque()
+        self._chunks: deque[Samples] = deque()
+        self._last_events: tuple[Event, ...] = ()
+        self._wake = threading.Event()
+        self._stopped = False
+        """Whether nothing more is written: closed, or given up."""
+        self._closing = False
+        self._is_live = live
+        self._zero_utc_s: float | None = None
+        self._has_begun = False
+        connection = open_for_writing(path)
+        session = {
+            "started_utc_s": time.time(),
+            "source": source,
+            "device": device,
+            "placement": placement,
+            "labels_json": json.dumps(labels),
+            "hop_s": hop_s,
+            "version": version,
+        }
+        try:
+            self._store = _Store(connection, bundle_id, reference, session, keep_raw_s)
+        except sqlite3.Error as error:
+            connection.close()
+            raise cannot_log(path, error) from None
+        self._thread = threading.Thread(target=self._work, name="event log", daemon=True)
+        self._thread.start()
+
+    @property
+    def written(self) -> int:
+        """Windows that are safely in the log."""
+        return self._store.windows
+
+    def show(self, moment: Moment, truth: str | None = None) -> None:
+        """Log one window and the events it changed. Never raises and, of a live device, never
+        waits."""
+        if self._stopped:
+            return
+        waiting = len(self._moments)
+        if waiting >= _HURRY:
+            self._wake.set()
+            if waiting >= _MAX_WAITING and not self._has_room():
+                return
+        if not self._has_begun:
+            self._begin(moment.prediction)
+        self._moments.append(moment)
 
     def append(self, prediction: Prediction) -> None:
-        """Log one window. Never raises for a log that cannot be written: it warns once."""
-        if self._connection is None:
-            return
-        try:
-            self._insert(self._connection, prediction)
-            if time.monotonic() - self._last_commit >= _COMMIT_EVERY_S:
-                self._connection.commit()
-                self._last_commit = time.monotonic()
-            self.written += 1
-        except sqlite3.Error as error:
-            self._give_up(error)
+        """Log one window of which nothing more is said than its own label."""
+        best = prediction.best
+        self.show(Moment(prediction, prediction.label, best and best.probability))
+
+    def passing(self, chunks: Iterable[Samples]) -> Iterator[Samples]:
+        """The same samples, kept for a while as `keep_raw_s` says."""
+        for samples in chunks:
+            if self._keeps_raw and not self._stopped and len(self._chunks) < _MAX_WAITING_CHUNKS:
+                self._chunks.append(samples)
+            yield samples
+
+    def finish(self, events: tuple[Event, ...]) -> None:
+        """The events that the end of the stream ended."""
+        self._last_events = events
 
     def close(self) -> None:
-        """Commit what is pending and close."""
-        if self._connection is None:
-            return
-        try:
-            self._connection.commit()
-            self._connection.close()
-        except sqlite3.Error as error:
-            self._give_up(error)
-        self._connection = None
+        """Write what waits and close the file; called once more, it does nothing."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(_CLOSE_S)
+        if self._thread.is_alive():
+            self._warn(
+                f"{self.path} is still busy; the last {len(self._moments)} windows were not logged"
+            )
+        self._stopped = True
 
-    def _insert(self, connection: sqlite3.Connection, p: Prediction) -> None:
-        best = p.best
-        embedding = None if p.embedding is None else p.embedding.astype("<f2").tobytes()
-        window_id = connection.execute(
-            "INSERT INTO window (session_id, start_s, end_s, logged_utc, valid, label, similarity,"
-            " probability, missing_fraction, rate_hz, inference_ms, embedding_f16)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self._session_id,
-                p.start_s,
-                p.end_s,
-                _now(),
-                p.valid,
-                p.label,
-                best and best.similarity,
-                best and best.probability,
-                p.missing,
-                p.rate_hz,
-                p.inference_ms,
-                embedding,
-            ),
-        ).lastrowid
-        connection.executemany(
-            "INSERT INTO prediction VALUES (?, ?, ?, ?, ?)",
-            [
-                (window_id, rank, s.label, s.similarity, s.probability)
-                for rank, s in enumerate(p.top, start=1)
-            ],
-        )
+    def _begin(self, first: Prediction) -> None:
+        """Find out what time of day the source's time 0 is."""
+        self._has_begun = True
+        if first.start_s > _UNIX_S:
+            self._zero_utc_s = 0.0
+        elif self._is_live:
+            self._zero_utc_s = time.time() - first.end_s
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _has_room(self) -> bool:
+        """Wait for room, or count a window that is dropped."""
+        while not self._is_live and not self._stopped and len(self._moments) >= _MAX_WAITING:
+            time.sleep(0.005)
+        if not self._is_live:
+            return True
+        if not self.dropped:
+            self._warn(
+                f"{self.path} cannot be written as fast as windows come; some are not logged, "
+                "labels go on"
+            )
+        self.dropped += 1
+        return False
+
+    def _work(self) -> None:
+        """What the writing thread does."""
+        closing = False
+        while not closing and not self._stopped:
+            self._wake.wait(_COMMIT_EVERY_S)
+            self._wake.clear()
+            closing = self._closing  # what comes before it is set is written below
+            self._write(closing)
+        self._store.close()
+
+    def _write(self, closing: bool) -> None:
+        moments = _taken(self._moments)
+        chunks = _taken(self._chunks)
+        events = self._last_events if closing else ()
+        until_s = time.monotonic() + _CLOSE_S
+        while not self._stopped:
+            try:
+                self._store.write(moments, chunks, events, self.dropped, self._zero_utc_s, closing)
+                return
+            except sqlite3.Error as error:
+                is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+                if not is_busy or (closing and time.monotonic() > until_s):
+                    self._give_up(error)
+            except Exception as error:  # nobody else hears of what goes wrong in this thread
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._stopped = True
+        self._moments.clear()
+        self._chunks.clear()
         self._warn(
             f"logging to {self.path} stopped after {self.written} windows ({error}); "
             "what was logged before stays, labels go on"
         )
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except sqlite3.Error:
-                return  # it is already given up, and said so
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+class _Store:
+    """What the writing thread writes to. Raises sqlite3.Error, and then nothing was written and the
+    same can be tried again."""
 
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        bundle_id: str,
+        reference: NDArray[np.float32] | None,
+        session: dict[str, Any],
+        keep_raw_s: float,
+    ) -> None:
+        self.connection = connection
+        self.windows = 0
+        self._bundle_id = bundle_id
+        self._keep_raw_s = keep_raw_s
+        self._names = session_names(json.loads(session["labels_json"]))
+        self._index: dict[str | None, int] = {
+            name: i for i, name in reversed(list(enumerate(self._names)))
+        }
+        self._chunks: list[Samples] = []
+        self._written_s: dict[int, float] = {}
+        """When the events that last were written, by number (monotonic)."""
+        self._grown: dict[int, Event] = {}
+        """Events that grew since."""
+        with transaction(connection):
+            found = connection.execute(
+                "SELECT id FROM bundle WHERE name = ?", (bundle_id,)
+            ).fetchone()
+            # Of a bundle that the log knows, what was stored before says how it goes on.
+            basis = None if found else _basis(reference)
+            row = keep_bundle(connection, bundle_id, basis) if basis else found[0]
+            self._basis = basis or basis_of_bundle(connection, row)
+            self._session = session | {"bundle_id": row, "zero_utc_s": None, "dropped": 0}
+            self._session["id"] = self._insert_session().lastrowid
+            settle_crashed(connection, before=self._session["id"])
 
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Created readable by its owner only: it says what someone did all day.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        connection = sqlite3.connect(path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode NORMAL is safe against a crash of the program; only a power cut can lose
-        # the last transactions.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version == 0 and tables == 0:
-            connection.executescript(_SCHEMA + f"PRAGMA user_version = {SCHEMA_VERSION};")
-        elif version != SCHEMA_VERSION:
-            raise InputError(
-                f"{path}: log version {version}, this runtime writes {SCHEMA_VERSION}; "
-                "choose another file with --log"
+    def write(
+        self,
+        moments: list[Moment],
+        chunks: list[Samples],
+        last_events: tuple[Event, ...],
+        dropped: int,
+        zero_utc_s: float | None,
+        closing: bool,
+    ) -> None:
+        """Write all of it in one transaction."""
+        if not (moments or chunks or closing):
+            return
+        session = self._session["id"]
+        now_s = time.monotonic()
+        events = self._grown | {e.number: e for m in moments for e in m.events}
+        events |= {e.number: e for e in last_events}
+        due = {n: e for n, e in events.items() if closing or self._is_due(e, now_s)}
+        pieces, rest = _pieces(self._chunks + chunks, closing)
+        self._session["zero_utc_s"] = zero_utc_s
+        self._session["dropped"] = dropped
+        with transaction(self.connection):
+            self._keep_session()
+            if moments:
+                rows, embeddings = self._rows(moments), self._embeddings(moments)
+                add_windows(self.connection, session, self._names, self._basis, rows, embeddings)
+            self._write_events(list(due.values()))
+            self._write_raw(pieces)
+            if closing:
+                settle(self.connection, session, self._names, self._basis)
+                self.connection.execute(
+                    "UPDATE session SET ended_utc_s = ? WHERE id = ?", (time.time(), session)
+                )
+        self.windows += len(moments)
+        self._chunks = rest
+        self._grown = {n: e for n, e in events.items() if n not in due}
+        self._written_s |= dict.fromkeys(due, now_s)
+        for number in [n for n, e in due.items() if e.ended]:
+            del self._written_s[number]
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(sqlite3.Error):  # what was committed is there, and nothing else can be done
+            self.connection.close()
+
+    def _insert_session(self) -> sqlite3.Cursor:
+        columns = ", ".join(self._session)
+        values = ", ".join(f":{name}" for name in self._session)
+        return self.connection.execute(
+            f"INSERT OR IGNORE INTO session ({columns}) VALUES ({values})", self._session
+        )
+
+    def _keep_session(self) -> None:
+        """The session's row, put in again where a purge has taken it."""
+        update = "UPDATE session SET zero_utc_s = :zero_utc_s, dropped = :dropped WHERE id = :id"
+        if self.connection.execute(update, self._session).rowcount:
+            return
+        row = keep_bundle(self.connection, self._bundle_id, self._basis)
+        self._session["bundle_id"] = row
+        self._insert_session()
+
+    def _rows(self, moments: list[Moment]) -> Rows:
+        predictions = [m.prediction for m in moments]
+        index = self._index
+        rows = np.empty(len(moments), WINDOW)
+        rows["start_s"] = [p.start_s for p in predictions]
+        rows["end_s"] = [p.end_s for p in predictions]
+        rows["label"] = [index.get(m.label, NO_LABEL) for m in moments]
+        rows["window_label"] = [index.get(p.label, NO_LABEL) for p in predictions]
+        tops = [p.top[:TOP] + _NO_SCORES[: TOP - len(p.top)] for p in predictions]
+        rows["top"] = [[index.get(s[0], NO_LABEL) for s in top] for top in tops]
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
+            rows["similarity"] = [[s[1] for s in top] for top in tops]
+            rows["probability"] = [[s[2] for s in top] for top in tops]
+            rows["confidence"] = _floats([m.confidence for m in moments])
+            rows["missing"] = [p.missing for p in predictions]
+            rows["rate_hz"] = [p.rate_hz for p in predictions]
+            rows["inference_ms"] = [p.inference_ms for p in predictions]
+            rows["motion_mps2"] = _floats([p.motion_mps2 for p in predictions])
+            rows["tilt_deg"] = _floats([p.tilt_deg for p in predictions])
+            rows["face_deg"] = _floats([p.face_deg for p in predictions])
+            rows["presence"] = _floats([p.presence for p in predictions])
+        return rows
+
+    def _embeddings(self, moments: list[Moment]) -> bytes:
+        none = np.zeros(self._basis.dimension, np.float32)
+        embeddings = [m.prediction.embedding for m in moments]
+        return self._basis.encode(np.stack([none if e is None else e for e in embeddings]))
+
+    def _is_due(self, event: Event, now_s: float) -> bool:
+        written_s = self._written_s.get(event.number, -math.inf)
+        return event.ended or now_s - written_s >= _EVENT_EVERY_S
+
+    def _write_events(self, events: list[Event]) -> None:
+        for event in events:
+            if event.number in self._written_s:
+                # A start that a purge has moved stays, and an event that it took stays away.
+                self.connection.execute(
+                    "UPDATE event SET start_s = max(start_s, ?), end_s = ?, label = ?,"
+                    " confidence = ?, ended = ? WHERE session_id = ? AND number = ?",
+                    (*event[1:], self._session["id"], event.number),
+                )
+            else:
+                self.connection.execute(
+                    "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (self._session["id"], *event),
+                )
+
+    def _write_raw(self, pieces: list[Samples]) -> None:
+        self.connection.executemany(
+            "INSERT INTO raw (session_id, start_s, end_s, has_gyro, data) VALUES (?, ?, ?, ?, ?)",
+            [
+                (
+                    self._session["id"],
+                    piece.t_s[0],
+                    piece.t_s[-1],
+                    piece.gyro_rads is not None,
+                    pack_samples(piece),
+                )
+                for piece in pieces
+            ],
+        )
+        if pieces:
+            self.connection.execute(
+                "DELETE FROM raw WHERE id IN (SELECT id FROM (SELECT id, sum(end_s - start_s) OVER"
+                " (ORDER BY id DESC) - (end_s - start_s) AS newer_s FROM raw) WHERE newer_s >= ?)",
+                (self._keep_raw_s,),
             )
-    except (OSError, sqlite3.Error) as error:
-        raise InputError(
-            f"{path}: cannot log there ({error}); choose another file with --log, or --no-log"
-        ) from None
-    return connection
+
+
+_NO_SCORES = ((None, math.nan, math.nan),) * TOP
+
+
+def _basis(reference: NDArray[np.float32] | None) -> Basis:
+    return Basis(_DIMENSION, None) if reference is None else basis_of(reference)
+
+
+def _floats(values: list[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]
+
+
+def _pieces(chunks: list[Samples], closing: bool) -> tuple[list[Samples], list[Samples]]:
+    """Raw samples in pieces of about ten seconds, and those that wait for more."""
+    pieces: list[Samples] = []
+    waiting: list[Samples] = []
+    for chunk in chunks:
+        if not len(chunk):
+            continue
+        if waiting and (waiting[0].gyro_rads is None) != (chunk.gyro_rads is None):
+            pieces.append(Samples.joined(waiting))
+            waiting = []
+        waiting.append(chunk)
+        if chunk.t_s[-1] - waiting[0].t_s[0] >= _RAW_PIECE_S:
+            pieces.append(Samples.joined(waiting))
+            waiting = []
+    if closing and waiting:
+        pieces.append(Samples.joined(waiting))
+        waiting = []
+    return pieces, waiting
+
+
+def _taken(waiting: deque[T]) -> list[T]:
+    return [waiting.popleft() for _ in range(len(waiting))]
