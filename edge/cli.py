@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Only what parsing needs is imported here: `--help` has to answer at once.
+from edge.threads import one_thread
 from firmware_bridge.errors import AuraError
 
 
@@ -264,6 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of `edge-run`. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted
     (Ctrl-C), 143 terminated (SIGTERM)."""
     args = _parser().parse_args(argv, namespace=Args())
+    one_thread()
     try:
         with _sigterm_interrupts():
             if args.list_devices:

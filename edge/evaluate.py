@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Only what parsing needs is imported here: `--help` has to answer at once.
+from edge.threads import one_thread
 from firmware_bridge.errors import AuraError, InputError
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `edge-eval`."""
     args = _parser().parse_args(argv)
+    one_thread()
     try:
         result = _run(args)
         if args.json:

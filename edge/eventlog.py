@@ -48,6 +48,7 @@ from edge.pipeline import Prediction
 from firmware_bridge.samples import Samples
 
 _COMMIT_EVERY_S = 0.5
+"""At most so often: a window a second is written when it comes, thousands a second together."""
 
 _MAX_WAITING = 4096
 """Windows that may wait for the disk: an hour at a hop of 1 s, about 10 MB."""
@@ -129,7 +130,8 @@ class EventLog:
         self._moments: deque[Moment] = deque()
         self._chunks: deque[Samples] = deque()
         self._last_events: tuple[Event, ...] = ()
-        self._wake = threading.Event()
+        self._wake = threading.Event()  # something is to be written
+        self._hurry = threading.Event()  # and at once
         self._stopped = False
         """Whether nothing more is written: closed, or given up."""
         self._closing = False
@@ -166,12 +168,14 @@ class EventLog:
             return
         waiting = len(self._moments)
         if waiting >= _HURRY:
-            self._wake.set()
+            self._hurry.set()
             if waiting >= _MAX_WAITING and not self._has_room():
                 return
         if not self._has_begun:
             self._begin(moment.prediction)
         self._moments.append(moment)
+        if not self._wake.is_set():
+            self._wake.set()
 
     def append(self, prediction: Prediction) -> None:
         """Log one window of which nothing more is said than its own label."""
@@ -193,6 +197,7 @@ class EventLog:
         """Write what waits and close the file; called once more, it does nothing."""
         self._closing = True
         self._wake.set()
+        self._hurry.set()
         self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
             self._warn(
@@ -224,12 +229,17 @@ class EventLog:
 
     def _work(self) -> None:
         """What the writing thread does."""
-        closing = False
+        closing, written_s = False, -math.inf
         while not closing and not self._stopped:
-            self._wake.wait(_COMMIT_EVERY_S)
+            self._wake.wait()  # a thread that looks in now and then would cost a live stream more
+            wait_s = written_s + _COMMIT_EVERY_S - time.monotonic()
+            if wait_s > 0:
+                self._hurry.wait(wait_s)
             self._wake.clear()
+            self._hurry.clear()
             closing = self._closing  # what comes before it is set is written below
             self._write(closing)
+            written_s = time.monotonic()
         self._store.close()
 
     def _write(self, closing: bool) -> None:

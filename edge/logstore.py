@@ -16,7 +16,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -236,7 +236,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         elif version == 0:
             create_tables(connection)
     if version == 1:
-        connection.execute("VACUUM")
+        with suppress(sqlite3.Error):  # too full a disk for it: only the file stays as large
+            connection.execute("VACUUM")
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

@@ -47,6 +47,7 @@ from edge.results import (
     schema_of,
     window_row,
 )
+from edge.threads import ONE_THREAD
 from edge.window import every_hop
 from edge.zeroshot import LabelSet
 from firmware_bridge.errors import AuraError, InputError
@@ -61,11 +62,6 @@ _BATCH_WINDOWS = 4096
 
 _SHOWN = 10
 """Names listed at most where there may be thousands."""
-
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
-"""Environment of a worker, so that it takes one processor."""
 
 Say = Callable[[str], None]
 
@@ -512,8 +508,8 @@ def _in_pool(tasks: Sequence[Task], job: Job, workers: int) -> Outcomes:
 def _for_workers() -> Iterator[None]:
     """Within it processes are started with one thread each, and deaf to Ctrl-C, which a terminal
     sends to them too: it is for the parent to end them."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
     try:

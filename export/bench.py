@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from edge import eventlog
 from edge.bundle import DEFAULT_BUNDLE, ENCODER_FILE, MANIFEST, load_bundle
+from edge.diary import Diary
 from edge.encoder import Encoder
+from edge.eventlog import EventLog
 from edge.labels import resolve_labels
 from edge.pipeline import Pipeline
 from edge.source import PACKET_SAMPLES, in_real_time
@@ -232,22 +233,31 @@ def stream_cost(rate_hz: float, duration_s: int, early_s: int, real_time: bool) 
 
     To be run in a process of its own. The samples are made outside the measured time.
     """
-    eventlog._COMMIT_EVERY_S = 0.0  # live, windows come a second apart, and each is committed
     encoder = _TimedEncoder(DEFAULT_BUNDLE / ENCODER_FILE)
     bundle = replace(load_bundle(DEFAULT_BUNDLE), encoder=encoder)
     names = list(bundle.manifest["default_labels"])
-    pipeline = Pipeline(bundle, resolve_labels(names, bundle))
+    pipeline, diary = Pipeline(bundle, resolve_labels(names, bundle)), Diary(names, 1.0)
     cpu_s = 0.0
     memory_mb: dict[int, float | None] = {}
     with tempfile.TemporaryDirectory() as folder:
-        log = eventlog.EventLog(Path(folder) / "log.db", "bench", bundle.id, names, 1.0, "", print)
+        log = EventLog(
+            Path(folder) / "log.db",
+            "bench",
+            bundle.id,
+            names,
+            1.0,
+            "",
+            print,
+            reference=bundle.reference,
+            live=real_time,
+        )
         for start_s in range(0, duration_s, _BLOCK_S):
             samples = synthetic(start_s, _BLOCK_S, rate_hz)
             packets = in_real_time(iter([samples])) if real_time else iter(_packets(samples))
             began = time.process_time()
             for packet in packets:
                 for prediction in pipeline.push(packet):
-                    log.append(prediction)
+                    log.show(diary.push(prediction))
             cpu_s += time.process_time() - began
             memory_mb[start_s + _BLOCK_S] = _memory_mb("self", "VmRSS")
         log.close()
@@ -293,7 +303,11 @@ def streams(plan: Plan) -> list[Row]:
 def _stream_in_child(rate_hz: float, duration_s: int, early_s: int, real_time: bool) -> Row:
     """`stream_cost` in a fresh process, which never imports torch."""
     arguments = (rate_hz, duration_s, early_s, real_time)
-    code = f"import json; from export import bench; print(json.dumps(bench.stream_cost{arguments}))"
+    code = (
+        "from edge.threads import one_thread; one_thread()  # as edge-run does\n"
+        "import json; from export import bench\n"
+        f"print(json.dumps(bench.stream_cost{arguments}))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
     )

@@ -14,6 +14,14 @@ from edge.bundle import DEFAULT_BUNDLE, Bundle, load_bundle, manifest_id
 from tests.conftest import with_decision
 
 
+@pytest.fixture(autouse=True)
+def own_data_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the log nor the personal labels of whoever runs the tests."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+
+
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
     return load_bundle(DEFAULT_BUNDLE)
