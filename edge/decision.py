@@ -23,7 +23,7 @@ from edge.posture import POSTURES, LogLikelihoods, PostureEvidence, PostureTable
 from firmware_bridge.errors import InputError
 
 if TYPE_CHECKING:
-    from edge.examples import ExampleAngles
+    from edge.personal.examples import ExampleAngles
 
 SAME_COSINE = 1 - 1e-5
 """Text vectors closer than this are those of one and the same label; float32 rounds within it."""
@@ -230,7 +230,7 @@ class LabelDecision:
     """None where the rule takes all cosines as they are."""
 
     angles: ExampleAngles | None = None
-    """Of the examples that a wearer gave of some labels (`edge/examples.py`)."""
+    """Of the examples that a wearer gave of some labels (`edge/personal/examples.py`)."""
 
     _by_segment: dict[str, LogLikelihoods] = field(default_factory=dict, init=False, repr=False)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from edge.bundle import Bundle, normalised
 from edge.decision import LabelDecision
-from edge.examples import Take, teach
-from edge.personal import Personal
+from edge.personal.examples import Take, teach
+from edge.personal.store import Personal
 from edge.text import (
     BUNDLE_VOCAB_FILE,
     TEXT_ENCODER_FILE,

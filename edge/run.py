@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from edge.bundle import DEFAULT_BUNDLE, Bundle, load_bundle, normalised
 from edge.cli import Args, say, version
 from edge.diary import Diary, smoothed
-from edge.display import make_display
 from edge.labels import default_labels, parse_labels, resolve_labels
 from edge.moment import Event, Moment, Output
-from edge.personal import Personal, PersonalStore, personal_folder
+from edge.outputs.display import make_display
+from edge.personal.store import Personal, PersonalStore, personal_folder
 from edge.pipeline import Pipeline, Prediction
 from edge.posture import UNKNOWN, known_placements, segment_of
 from edge.recording import Recording, UnitOptions, read_truth, truth_of
@@ -25,7 +25,7 @@ from firmware_bridge.errors import InputError
 from firmware_bridge.samples import Samples
 
 if TYPE_CHECKING:
-    from edge.eventlog import EventLog
+    from edge.log.eventlog import EventLog
     from firmware_bridge.live import LiveSource
 
 
@@ -43,10 +43,10 @@ def label_folder(args: Args) -> int:
     """`--replay DIR --out DIR`: all recordings of a folder; return the exit code.
 
     Raises:
-        AuraError: see `edge.many.run`.
+        AuraError: see `edge.many.label.run`.
     """
-    from edge.many import Job, default_workers
-    from edge.many import run as label
+    from edge.many.label import Job, default_workers
+    from edge.many.label import run as label
 
     _check(args)
     assert args.replay is not None and args.out is not None
@@ -191,14 +191,14 @@ class _Run:
             if args.keep_raw:
                 self._chunks = self._log.passing(self._chunks)
         if args.serve is not None:
-            from edge.serve import LivePage
+            from edge.outputs.serve import LivePage
 
             report = self._source.live.report if self._source.live else None
             page = LivePage(args.serve, self._source.name, names, report, say)
             self._take_output(page, at_end)
             self._chunks = page.passing(self._chunks)
         if args.mqtt:
-            from edge.mqtt import MqttOutput
+            from edge.outputs.mqtt import MqttOutput
 
             broker = MqttOutput(args.mqtt, self._source.name, names, args.hop, version(), say)
             self._take_output(broker, at_end)
@@ -211,7 +211,7 @@ class _Run:
         self._outputs.append(output)
 
     def _open_log(self) -> EventLog:
-        from edge.eventlog import EventLog, default_log_path
+        from edge.log.eventlog import EventLog, default_log_path
 
         args = self._args
         return EventLog(

@@ -309,12 +309,13 @@ def in_real_time(
     first_s: float | None = None
     for chunk in chunks:
         starts = range(0, len(chunk), PACKET_SAMPLES)
-        # Looked up at once: a processor that is woken for every piece does it with cold caches.
+        # All at once: a processor that is woken for every piece does it with cold caches.
+        pieces = [chunk[start : start + PACKET_SAMPLES] for start in starts]
         last = [min(start + PACKET_SAMPLES, len(chunk)) - 1 for start in starts]
-        for start, due_s in zip(starts, chunk.t_s[last].tolist(), strict=True):
+        for piece, due_s in zip(pieces, chunk.t_s[last].tolist(), strict=True):
             if first_s is None:
-                first_s = float(chunk.t_s[start])
+                first_s = float(chunk.t_s[0])
             wait_s = due_s - first_s - (now_s() - began_s)
             if wait_s > 0:  # False for NaN stamps: they wait for nothing
                 sleep_s(wait_s)
-            yield chunk[start : start + PACKET_SAMPLES]
+            yield piece

@@ -32,8 +32,8 @@ from rich.table import Table
 from edge.bundle import DEFAULT_BUNDLE, ENCODER_FILE, MANIFEST, load_bundle
 from edge.diary import Diary
 from edge.encoder import Encoder
-from edge.eventlog import EventLog
 from edge.labels import resolve_labels
+from edge.log.eventlog import EventLog
 from edge.pipeline import Pipeline
 from edge.source import PACKET_SAMPLES, in_real_time
 from firmware_bridge.samples import STANDARD_GRAVITY_MPS2, Samples

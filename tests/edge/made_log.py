@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge.bundle import Bundle
-from edge.eventlog import EventLog
+from edge.log.eventlog import EventLog
 from edge.moment import NOT_WORN_LABEL, Event, Moment
 from edge.pipeline import UNKNOWN_LABEL, Prediction
 from edge.zeroshot import Score

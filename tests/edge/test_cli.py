@@ -18,7 +18,7 @@ import pytest
 import edge.cli
 import edge.source
 from edge.cli import main
-from edge.logread import LogReader, Where
+from edge.log.read import LogReader, Where
 from edge.source import PACKET_SAMPLES, in_real_time
 from firmware_bridge.samples import ACC_UNITS_MPS2, GYRO_UNITS_RADS, TIME_UNITS_S
 from tests.conftest import RECORDING, REPO, TRUTH, walk

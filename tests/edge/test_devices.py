@@ -23,7 +23,7 @@ import edge.source
 from edge.bundle import DEFAULT_BUNDLE, load_bundle
 from edge.cli import main
 from edge.labels import resolve_labels
-from edge.logread import LogReader
+from edge.log.read import LogReader
 from edge.pipeline import Pipeline, Prediction
 from edge.source import Pace
 from edge.window import every_hop

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from edge.display import clock, make_display
-from edge.livetable import render
 from edge.moment import Event, Moment
+from edge.outputs.display import clock, make_display
+from edge.outputs.livetable import render
 from edge.pipeline import Prediction
 from edge.zeroshot import Score
 

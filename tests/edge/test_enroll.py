@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import edge.personal
+import edge.personal.store
 import edge.source
 from edge.bundle import DEFAULT_BUNDLE, Bundle
-from edge.enroll import main
 from edge.labels import resolve_labels
-from edge.personal import Personal, PersonalStore
+from edge.personal.enroll import main
+from edge.personal.store import Personal, PersonalStore
+from edge.personal.take import take
 from edge.pipeline import Pipeline
 from edge.recording import open_recording
-from edge.take import take
 from edge.window import every_hop
 from firmware_bridge.errors import InputError
 from tests.conftest import RECORDING, walk, without
@@ -30,7 +30,7 @@ REPLAY = ("--from", str(RECORDING), "--placement", "waist")
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PersonalStore:
     folder = tmp_path / "personal"
-    monkeypatch.setattr(edge.personal, "personal_folder", lambda: folder)
+    monkeypatch.setattr(edge.personal.store, "personal_folder", lambda: folder)
     return PersonalStore(folder)
 
 
@@ -243,7 +243,8 @@ def test_an_interrupted_enrolment_changes_nothing(
 
 
 def test_no_heavy_import_before_the_command_line_is_parsed() -> None:
-    code = "import sys, edge.enroll; print({'numpy', 'onnxruntime', 'rich'} & set(sys.modules))"
+    heavy = "{'numpy', 'onnxruntime', 'rich'}"
+    code = f"import sys, edge.personal.enroll; print({heavy} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"
 

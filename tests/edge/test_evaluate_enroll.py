@@ -10,7 +10,7 @@ import pytest
 
 from edge.bundle import Bundle
 from edge.corpus import CorpusRecording, Segment, read_corpus
-from edge.evaluate_enroll import (
+from edge.personal.evaluate import (
     _f1_change,
     _halves,
     _paired,

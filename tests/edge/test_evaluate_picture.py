@@ -174,7 +174,7 @@ def test_errors_come_before_the_corpus_is_read(
 
 def test_only_the_picture_needs_matplotlib() -> None:
     needing = [path.name for path in modules_of("edge") if "matplotlib" in imported(path)]
-    assert needing == ["evaluate_picture.py", "logpicture.py"]
+    assert needing == ["evaluate_picture.py", "picture.py"]
     code = """
 import sys
 sys.modules["matplotlib"] = None

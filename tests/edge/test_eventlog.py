@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import eventlog
-from edge.eventlog import EventLog
-from edge.logread import LogReader, Where, WindowBlock
-from edge.logstore import BLOCK_WINDOWS, purge
+from edge.log import eventlog
+from edge.log.eventlog import EventLog
+from edge.log.read import LogReader, Where, WindowBlock
+from edge.log.store import BLOCK_WINDOWS, purge
 from edge.moment import Event, Moment
 from edge.pipeline import Prediction
 from edge.zeroshot import Score

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.find_recordings import Found, find_recordings
+from edge.many.find import Found, find_recordings
 from edge.raw import Recorder
 from edge.recording import open_recording
 from firmware_bridge.errors import InputError

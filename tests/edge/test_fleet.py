@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from edge.bundle import DEFAULT_BUNDLE, Bundle
-from edge.fleet import main
 from edge.labels import resolve_labels
-from edge.many import Job
-from edge.many import run as run_here
+from edge.many.fleet import main
+from edge.many.label import Job
+from edge.many.label import run as run_here
 from tests.conftest import RECORDING
 
 pytest.importorskip("pyarrow")
@@ -102,7 +102,7 @@ def test_a_recording_that_takes_workers_down_costs_itself_alone(
 ) -> None:
     import dask
 
-    monkeypatch.setattr("edge.many.label_or_say_why", _Bomb())
+    monkeypatch.setattr("edge.many.label.label_or_say_why", _Bomb())
     for path in folder.iterdir():
         if path.name != "0.csv":
             path.unlink()
@@ -120,7 +120,7 @@ def test_no_scheduler_answers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("edge.fleet._CONNECT_S", 0.5)
+    monkeypatch.setattr("edge.many.fleet._CONNECT_S", 0.5)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

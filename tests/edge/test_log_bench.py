@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.log_bench import main
+from edge.log.bench import main
 
 
 def test_a_small_log_is_measured_and_leaves_nothing(

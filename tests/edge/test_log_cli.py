@@ -18,10 +18,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge import log_cli
 from edge.bundle import Bundle
-from edge.logread import LogReader
-from edge.logstore import Where
+from edge.log import cli as log_cli
+from edge.log.read import LogReader
+from edge.log.store import Where
 from edge.recording import UnitOptions, open_recording
 from tests.edge.made_log import Act, in_zone, utc, write_session
 
@@ -68,8 +68,8 @@ def run(
     for file in written.parent.glob(f"{written.name}*"):
         shutil.copy(file, tmp_path / file.name)
     clock = SimpleNamespace(time=lambda: NOW, perf_counter=time.perf_counter)
-    monkeypatch.setattr("edge.log_cli.time", clock)
-    monkeypatch.setattr("edge.personal.personal_folder", lambda: tmp_path / "personal")
+    monkeypatch.setattr("edge.log.cli.time", clock)
+    monkeypatch.setattr("edge.personal.store.personal_folder", lambda: tmp_path / "personal")
 
     def command(*args: str) -> tuple[int, str, str]:
         code = log_cli.main([args[0], "--log", str(path), *args[1:]])
@@ -353,8 +353,8 @@ def test_a_log_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys\nimport edge.log_cli\n"
-        "try: edge.log_cli.main(['query', '--help'])\nexcept SystemExit: pass\n"
+        "import sys\nimport edge.log.cli\n"
+        "try: edge.log.cli.main(['query', '--help'])\nexcept SystemExit: pass\n"
         "heavy = {'numpy', 'rich', 'onnxruntime', 'sqlite3', 'pyarrow'} & set(sys.modules)\n"
         "print('heavy:', sorted(heavy))"
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import logquery
 from edge.bundle import Bundle
-from edge.logread import Hit, LoggedEvent, LogReader
-from edge.logstore import Where
+from edge.log import query as logquery
+from edge.log.read import Hit, LoggedEvent, LogReader
+from edge.log.store import Where
 from firmware_bridge.errors import InputError
 from tests.edge.made_log import Act, utc, write_session
 

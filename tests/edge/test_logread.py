@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.eventlog import EventLog
-from edge.logread import Hit, LogReader, Where
-from edge.logstore import BLOCK_WINDOWS
+from edge.log.eventlog import EventLog
+from edge.log.read import Hit, LogReader, Where
+from edge.log.store import BLOCK_WINDOWS
 from edge.moment import Event, Moment
 from edge.pipeline import Prediction
 from edge.zeroshot import Score

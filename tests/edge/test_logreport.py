@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from edge import log_cli
 from edge.bundle import DEFAULT_BUNDLE, load_bundle
-from edge.logpage import html_of
-from edge.logread import LogReader
-from edge.logreport import PALETTE, colours_of, gather, title_of
-from edge.logstats import Total
-from edge.logstore import Where
-from edge.when import day_span, local
+from edge.log import cli as log_cli
+from edge.log.page import html_of
+from edge.log.read import LogReader
+from edge.log.report import PALETTE, colours_of, gather, title_of
+from edge.log.stats import Total
+from edge.log.store import Where
+from edge.log.when import day_span, local
 from firmware_bridge.errors import InputError
 from tests.edge.made_log import Act, in_zone, utc, write_session
 
@@ -127,7 +127,7 @@ def test_the_page_names_nothing_outside_itself(path: Path) -> None:
 
 def test_the_picture(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from edge.logpicture import figure_of
+    from edge.log.picture import figure_of
 
     with LogReader(path) as log:
         report = gather(log, Where())

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from edge.bundle import Bundle
-from edge.logread import LogReader
-from edge.logstats import Bout, bouts, by_day, health, totals
-from edge.logstore import Where
+from edge.log.read import LogReader
+from edge.log.stats import Bout, bouts, by_day, health, totals
+from edge.log.store import Where
 from tests.edge.made_log import Act, in_zone, utc, write_session
 
 START = utc(2026, 7, 1, 21, 59)

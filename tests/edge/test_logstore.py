@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import logstore
 from edge.bundle import DEFAULT_BUNDLE, load_bundle
-from edge.eventlog import EventLog
-from edge.logcodec import WINDOW, basis_of, pack, pack_samples, unpack, unpack_samples
-from edge.logread import Hit, LogReader, Where
-from edge.logstore import Erased, forget_before, open_for_writing, purge
+from edge.log import store as logstore
+from edge.log.codec import WINDOW, basis_of, pack, pack_samples, unpack, unpack_samples
+from edge.log.eventlog import EventLog
+from edge.log.read import Hit, LogReader, Where
+from edge.log.store import Erased, forget_before, open_for_writing, purge
 from edge.moment import Event, Moment
 from edge.pipeline import Prediction
 from edge.zeroshot import Score
@@ -193,7 +193,7 @@ def test_an_upgrade_that_fails_leaves_the_log_as_it_was(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("edge.logupgrade.add_block", full)
+        patched.setattr("edge.log.upgrade.add_block", full)
         with pytest.raises(InputError, match="disk is full"):
             open_for_writing(path)
     db = sqlite3.connect(path)

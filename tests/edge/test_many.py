@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import edge.results
+import edge.many.results
 from edge.bundle import Bundle
 from edge.diary import Diary, smoothed
-from edge.find_recordings import Task
 from edge.labels import resolve_labels
-from edge.many import (
+from edge.many.find import Task
+from edge.many.label import (
     Failure,
     Job,
     Outcome,
@@ -32,9 +32,9 @@ from edge.many import (
     label_recording,
     run,
 )
+from edge.many.results import RECORDING_COLUMNS, WINDOW_COLUMNS, Results, schema_of
 from edge.pipeline import Pipeline
 from edge.recording import UnitOptions, open_recording
-from edge.results import RECORDING_COLUMNS, WINDOW_COLUMNS, Results, schema_of
 from firmware_bridge.errors import AuraError, InputError
 from tests.conftest import RECORDING, walk, without, write_csv
 
@@ -153,7 +153,7 @@ def test_many_windows_are_the_same_as_few_at_a_time(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = label_recording(RECORDING, job).windows
-    monkeypatch.setattr("edge.many._BATCH_WINDOWS", 7)
+    monkeypatch.setattr("edge.many.label._BATCH_WINDOWS", 7)
     assert label_recording(RECORDING, job).windows.equals(at_once)
 
 
@@ -182,7 +182,7 @@ def test_a_hop_that_is_none(job: Job) -> None:
 
 
 def test_a_defect_costs_one_recording(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.many.open_recording", lambda *_: 1 / 0)
+    monkeypatch.setattr("edge.many.label.open_recording", lambda *_: 1 / 0)
     outcome = label_or_say_why(RECORDING, job, "a")
     assert isinstance(outcome, Failure) and outcome.exit_code == 1
     assert "ZeroDivisionError" in outcome.reason
@@ -291,7 +291,7 @@ def test_old_rows_are_cut_at_the_right_places() -> None:
 
     numbers = iter(range(10))
     batches = [record_batch({"n": [next(numbers) for _ in range(n)]}) for n in (3, 1, 4, 2)]
-    pieces = edge.results._cut(batches, [2, 0, 5, 1, 2])
+    pieces = edge.many.results._cut(batches, [2, 0, 5, 1, 2])
     assert [[n for b in piece for n in b.column(0).to_pylist()] for piece in pieces] == [
         *([0, 1], [], [2, 3, 4, 5, 6], [7], [8, 9])
     ]
@@ -327,7 +327,7 @@ def test_a_merge_that_was_cut_off_before_all_files_were_whole_is_done_again(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("edge.results._entry_rows", full)
+        patch.setattr("edge.many.results._entry_rows", full)
         with pytest.raises(AuraError, match=r"No space left on device.*same command goes on"):
             label(folder, out, job)
     assert [(out / name).read_bytes() for name in FILES] == before
@@ -437,7 +437,7 @@ import sys
 from pathlib import Path
 from edge.bundle import DEFAULT_BUNDLE, load_bundle
 from edge.labels import resolve_labels
-from edge.many import Job, run
+from edge.many.label import Job, run
 
 if __name__ == "__main__":
     bundle = load_bundle(DEFAULT_BUNDLE)

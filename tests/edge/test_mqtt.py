@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from edge import mqtt
-from edge.mqtt import PASSWORD_VARIABLE, MqttOutput, discovery_of, parse_url, state_of
+from edge.outputs import mqtt
+from edge.outputs.mqtt import PASSWORD_VARIABLE, MqttOutput, discovery_of, parse_url, state_of
 from firmware_bridge.errors import InputError
 from tests.conftest import REPO
 from tests.edge.moments import LABELS, event, moment
@@ -224,7 +224,7 @@ def test_a_killed_run_is_offline(broker: Broker, at_end: ExitStack) -> None:
     listener = listen(at_end, broker)
     script = (
         "import sys, time\n"
-        "from edge.mqtt import MqttOutput\n"
+        "from edge.outputs.mqtt import MqttOutput\n"
         "MqttOutput(sys.argv[1], sys.argv[2], ['walking'], 1.0, '1', print)\n"
         "time.sleep(600)\n"
     )

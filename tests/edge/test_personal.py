@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import edge.labels
-import edge.personal
+import edge.personal.store
 from edge.bundle import Bundle
 from edge.decision import usual_cosines
-from edge.examples import _RIDGE, Take, _Background, teach
 from edge.labels import default_labels, label_set, resolve_labels
-from edge.personal import (
+from edge.personal.examples import _RIDGE, Take, _Background, teach
+from edge.personal.store import (
     Personal,
     PersonalLabel,
     PersonalStore,
@@ -175,7 +175,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(edge.personal.os, "fsync", full)
+    monkeypatch.setattr(edge.personal.store.os, "fsync", full)
     with pytest.raises(AuraError, match=r"No space left.*unchanged"):
         store.save(label_of(bundle, "my chair", shown(bundle, 2)))
     found = store.find("my chair")

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge import serve
 from edge.bundle import Bundle
 from edge.labels import resolve_labels
 from edge.moment import Moment
+from edge.outputs import serve
+from edge.outputs.serve import LivePage, parse_address
 from edge.pipeline import Pipeline
 from edge.recording import open_recording
-from edge.serve import LivePage, parse_address
 from firmware_bridge.clock import ClockReport
 from firmware_bridge.errors import InputError
 from firmware_bridge.live import LinkReport

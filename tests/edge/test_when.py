@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from edge.when import day_of, day_span, duration_text, local_text, moment_of
+from edge.log.when import day_of, day_span, duration_text, local_text, moment_of
 from firmware_bridge.errors import InputError
 
 

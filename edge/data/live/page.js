@@ -1,4 +1,4 @@
-/** The live page: draws what `edge-run --serve` sends (edge/serve.py). */
+/** The live page: draws what `edge-run --serve` sends (edge/outputs/serve.py). */
 
 const SIGNAL_S = 5;
 const SILENT_S = 3; // without a new sample the signal is no longer called live

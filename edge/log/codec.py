@@ -6,7 +6,7 @@ the high bytes of times and rates, then costs next to nothing.
 
 **Embeddings** of an encoder that ends in a layer of rank K lie in a K-dimensional subspace. They
 are turned into an orthonormal basis of it (K = 128 of 512 for the bundle that ships; nothing is
-lost), scaled so that the largest coordinate is 127, and rounded to int8. `python -m edge.log_bench`
+lost), scaled so that the largest coordinate is 127, and rounded to int8. `python -m edge.log.bench`
 prints by how much similarities change.
 
 **Raw samples** keep float64 times and float32 values, deflated as the windows are.

@@ -12,12 +12,12 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from edge.logreport import Day, Report, colours_of, title_of
-from edge.logstats import Bout, Total, totals
+from edge.log.report import Day, Report, colours_of, title_of
+from edge.log.stats import Bout, Total, totals
+from edge.log.when import duration_text, local, local_text, ticks
 from edge.pipeline import UNKNOWN_LABEL
-from edge.when import duration_text, local, local_text, ticks
 
-FRAME = Path(__file__).parent / "data" / "report" / "page.html"
+FRAME = Path(__file__).parent.parent / "data" / "report" / "page.html"
 
 _MOST_BOUTS, _MOST_UNKNOWN = 300, 30
 """Rows of tables; the longest bouts are kept."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.logcodec import NO_LABEL, TOP, WINDOW, Basis, Rows, basis_of
-from edge.logstore import BLOCK_WINDOWS, add_block, create_tables, keep_bundle, session_names
+from edge.log.codec import NO_LABEL, TOP, WINDOW, Basis, Rows, basis_of
+from edge.log.store import BLOCK_WINDOWS, add_block, create_tables, keep_bundle, session_names
 
 _UNIX_S = 1e9
 _SAMPLE = 4096

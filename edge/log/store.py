@@ -3,7 +3,7 @@ erased.
 
 Plain tables hold what people ask for (`session`, `event`, `query`, the view `label_count`); windows
 and embeddings lie in blocks of some minutes (`block`, `block_windows`, `block_embeddings`, in the
-form of `edge/logcodec.py`). The newest windows of a session, which fill no block yet, lie in
+form of `edge/log/codec.py`). The newest windows of a session, which fill no block yet, lie in
 `recent`, a row for each commit.
 
     sqlite3 log.db "SELECT label, sum(end_s - start_s) / 3600 AS hours FROM event GROUP BY label"
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.logcodec import WINDOW, Basis, Rows, pack, unpack
+from edge.log.codec import WINDOW, Basis, Rows, pack, unpack
 from edge.moment import NOT_WORN_LABEL
 from edge.pipeline import UNKNOWN_LABEL
 from firmware_bridge.errors import InputError
@@ -226,7 +226,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
     if version == SCHEMA_VERSION:
         return
-    from edge.logupgrade import upgrade
+    from edge.log.upgrade import upgrade
 
     with transaction(connection):
         # Asked again: by now another program may have done it.
@@ -304,7 +304,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 def _read_as_today(old: sqlite3.Connection, version: int) -> sqlite3.Connection:
     """A copy in memory, upgraded; closes `old`."""
-    from edge.logupgrade import upgrade
+    from edge.log.upgrade import upgrade
 
     copy = sqlite3.connect(":memory:", isolation_level=None)
     with closing(old):

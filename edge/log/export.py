@@ -26,8 +26,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from edge.logread import LoggedEvent, LogReader, WindowBlock
-from edge.logstore import Where
+from edge.log.read import LoggedEvent, LogReader, WindowBlock
+from edge.log.store import Where
 from firmware_bridge.errors import AuraError, InputError
 from firmware_bridge.samples import Samples
 

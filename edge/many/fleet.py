@@ -1,5 +1,5 @@
-"""`python -m edge.fleet DIR --out DIR2 --scheduler tcp://HOST:8786`: what `edge-run --replay DIR`
-does (`edge/many.py`), on the machines of a Dask cluster.
+"""`python -m edge.many.fleet DIR --out DIR2 --scheduler tcp://HOST:8786`: what
+`edge-run --replay DIR` does (`edge/many/label.py`), on the machines of a Dask cluster.
 
     dask scheduler                                             # on one machine
     dask worker tcp://HOST:8786 --nthreads 1 --nworkers -1     # on each: a worker a processor
@@ -30,8 +30,8 @@ from firmware_bridge.errors import AuraError, InputError
 if TYPE_CHECKING:
     from distributed import Client
 
-    from edge.find_recordings import Task
-    from edge.many import Job, Outcomes, Say
+    from edge.many.find import Task
+    from edge.many.label import Job, Outcomes, Say
 
 _CONNECT_S = 20
 """How long a scheduler may take to answer."""
@@ -58,7 +58,7 @@ class Args(argparse.Namespace):
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m edge.fleet",
+        prog="python -m edge.many.fleet",
         description="Label a folder of recordings on a Dask cluster.",
         epilog="The other options are those of edge-run.",
     )
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point. Exit codes: those of `edge.many.run`, and 130 interrupted."""
+    """Entry point. Exit codes: those of `edge.many.label.run`, and 130 interrupted."""
     args = _parser().parse_args(argv, namespace=Args())
     try:
         job = _job(args)
@@ -107,7 +107,7 @@ def _say(message: str) -> None:
 def _job(args: Args) -> Job:
     from edge.bundle import DEFAULT_BUNDLE, load_bundle
     from edge.labels import parse_labels, resolve_labels
-    from edge.many import Job
+    from edge.many.label import Job
     from edge.recording import UnitOptions
 
     folder = args.bundle and args.bundle.resolve()
@@ -119,7 +119,7 @@ def _job(args: Args) -> Job:
 
 
 def run(source: Path, out: Path, job: Job, client: Client, say: Say) -> int:
-    """Label a folder of recordings on a cluster: `edge.many.run`, elsewhere.
+    """Label a folder of recordings on a cluster: `edge.many.label.run`, elsewhere.
 
     Args:
         source: the folder of recordings, under a path that all workers have.
@@ -135,7 +135,7 @@ def run(source: Path, out: Path, job: Job, client: Client, say: Say) -> int:
         InputError: there is no recording, or `out` cannot be used.
         AuraError: the results cannot be written; the cluster was lost.
     """
-    from edge.many import label_folder
+    from edge.many.label import label_folder
 
     def each(tasks: Sequence[Task], job: Job) -> Outcomes:
         return _on_cluster(tasks, job, client)
@@ -146,7 +146,7 @@ def run(source: Path, out: Path, job: Job, client: Client, say: Say) -> int:
 def _on_cluster(tasks: Sequence[Task], job: Job, client: Client) -> Outcomes:
     from distributed import as_completed
 
-    from edge.many import Failure, label_or_say_why
+    from edge.many.label import Failure, label_or_say_why
 
     try:
         # Sent once, and from worker to worker; made again where a worker that held it is lost.
@@ -194,7 +194,7 @@ def _cluster(address: str | None, workers: int | None, say: Say) -> Iterator[Cli
         ) from None
     from distributed import Client, LocalCluster
 
-    from edge.many import default_workers
+    from edge.many.label import default_workers
 
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: at least one worker is needed")

@@ -3,9 +3,9 @@
     job = Job(bundle.id, labels, placement="wrist")
     exit_code = run(Path("recordings"), Path("labelled"), job, workers=4, say=print)
 
-`edge/find_recordings.py` says what is taken for a recording, `edge/results.py` what comes out.
+`edge/many/find.py` says what is taken for a recording, `edge/many/results.py` what comes out.
 Every recording is labelled alone, by one thread, as `edge-run --replay FILE` would: the rows are
-the same however many processes work, and wherever they do (`edge/fleet.py`).
+the same however many processes work, and wherever they do (`edge/many/fleet.py`).
 
 The same command again goes on where it was interrupted, labels what is new or has changed, and
 tries again what could not be read. The results are then those of a run over the folder as it is.
@@ -34,11 +34,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from edge.diary import Diary, smoothed
-from edge.find_recordings import Found, Task, find_recordings
-from edge.moment import Event, Moment
-from edge.pipeline import DEFAULT_HOP_S, Pipeline, Prediction
-from edge.recording import Recording, UnitOptions, open_recording
-from edge.results import (
+from edge.many.find import Found, Task, find_recordings
+from edge.many.results import (
     EVENT_COLUMNS,
     WINDOW_COLUMNS,
     Entry,
@@ -47,6 +44,9 @@ from edge.results import (
     schema_of,
     window_row,
 )
+from edge.moment import Event, Moment
+from edge.pipeline import DEFAULT_HOP_S, Pipeline, Prediction
+from edge.recording import Recording, UnitOptions, open_recording
 from edge.threads import ONE_THREAD
 from edge.window import every_hop
 from edge.zeroshot import LabelSet
@@ -119,10 +119,10 @@ class Labelled(NamedTuple):
     """About the recording; its stamp is empty."""
 
     windows: pyarrow.Table
-    """`edge.results.WINDOW_COLUMNS`"""
+    """`edge.many.results.WINDOW_COLUMNS`"""
 
     events: pyarrow.Table
-    """`edge.results.EVENT_COLUMNS`"""
+    """`edge.many.results.EVENT_COLUMNS`"""
 
 
 class Failure(NamedTuple):

@@ -32,7 +32,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from edge.bundle import Bundle, normalised
-from edge.examples import Take
+from edge.personal.examples import Take
 from edge.posture import UNKNOWN
 from edge.spec import SIGNAL
 from edge.window import MAX_MISSING, every_hop
@@ -94,7 +94,7 @@ class PersonalLabel:
 
     @property
     def takes(self) -> list[Take]:
-        """What `edge.examples.teach` takes."""
+        """What `edge.personal.examples.teach` takes."""
         return [shown.take for shown in self.shown]
 
     @property

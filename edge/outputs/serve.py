@@ -77,7 +77,7 @@ _FILES = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
 }
-_FOLDER = Path(__file__).parent / "data" / "live"
+_FOLDER = Path(__file__).parent.parent / "data" / "live"
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

@@ -7,8 +7,8 @@ import io
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from edge.logreport import Day, Report, colours_of, title_of
-from edge.when import duration_text, local, ticks
+from edge.log.report import Day, Report, colours_of, title_of
+from edge.log.when import duration_text, local, ticks
 from firmware_bridge.errors import InputError
 
 if TYPE_CHECKING:

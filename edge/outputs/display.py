@@ -18,7 +18,7 @@ def make_display(kind: str, title: str, with_truth: bool) -> Output:
         return JsonLines(with_truth)
     if kind == "lines":
         return Lines(with_truth)
-    from edge.livetable import LiveTable  # drawing libraries that a pipe has no use for
+    from edge.outputs.livetable import LiveTable  # drawing libraries that a pipe has no use for
 
     return LiveTable(title, with_truth)
 

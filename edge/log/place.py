@@ -6,12 +6,12 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 # A command line is parsed with this module: what is heavy is imported where it is used.
-from edge.when import moment_of
+from edge.log.when import moment_of
 from firmware_bridge.errors import InputError
 
 if TYPE_CHECKING:
-    from edge.logread import LogReader, Session
-    from edge.logstore import Where
+    from edge.log.read import LogReader, Session
+    from edge.log.store import Where
 
 REFERENCES = (
     "hit:2 (of the last query), hit:7.2 (of query 7), event:3.12 (session.number), 3@125 (session "
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
     def around(self) -> Where:
         """It and a little before and after it."""
-        from edge.logstore import Where
+        from edge.log.store import Where
 
         start, end = self.zero_utc_s + self.start_s, self.zero_utc_s + self.end_s
         return Where(start - _AROUND_S - 0.001, end + _AROUND_S, session=self.session)
@@ -82,7 +82,7 @@ def _place_of_hit(log: LogReader, query: int | None, rank: int) -> Place:
 
 
 def _place_of_event(log: LogReader, session: int, number: int) -> Place:
-    from edge.logstore import Where
+    from edge.log.store import Where
 
     for e in log.events(Where(session=session)):
         if e.number == number:
@@ -93,7 +93,7 @@ def _place_of_event(log: LogReader, session: int, number: int) -> Place:
 
 def _place_of_window(log: LogReader, at_utc_s: float, session: int | None) -> Place:
     """The window whose middle is nearest to a time, of those that hold it."""
-    from edge.logstore import Where
+    from edge.log.store import Where
     from edge.spec import SIGNAL
 
     found: list[tuple[float, Place]] = []
@@ -109,7 +109,7 @@ def _place_of_window(log: LogReader, at_utc_s: float, session: int | None) -> Pl
 
 
 def _session(log: LogReader, number: int) -> Session:
-    from edge.logstore import Where
+    from edge.log.store import Where
 
     found = log.sessions(Where(session=number))
     if not found:

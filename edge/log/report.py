@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import logquery
-from edge.logread import Hit, LogReader, WindowBlock
-from edge.logstats import Bout, Health, Total, bouts, by_day, health, totals
-from edge.logstore import Where
-from edge.logtables import span_of
+from edge.log import query as logquery
+from edge.log.read import Hit, LogReader, WindowBlock
+from edge.log.stats import Bout, Health, Total, bouts, by_day, health, totals
+from edge.log.store import Where
+from edge.log.tables import span_of
+from edge.log.when import day_span
 from edge.moment import NOT_WORN_LABEL
 from edge.pipeline import UNKNOWN_LABEL
-from edge.when import day_span
 from firmware_bridge.errors import InputError
 
 PALETTE = (

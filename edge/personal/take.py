@@ -10,8 +10,8 @@ from itertools import chain
 import numpy as np
 
 from edge.bundle import Bundle
-from edge.examples import Take
-from edge.personal import Shown, valid_windows
+from edge.personal.examples import Take
+from edge.personal.store import Shown, valid_windows
 from edge.posture import posture_evidence
 from edge.resample import GridBlock, Resampler
 from edge.spec import SIGNAL

@@ -11,7 +11,7 @@ the disk. If the disk cannot keep up for an hour, windows of a live device are d
 a replay waits. When the log can no longer be written (a full disk), logging stops with a warning
 and the stream goes on.
 
-What is in the file: `edge/logstore.py`; reading it: `edge/logread.py`.
+What is in the file: `edge/log/store.py`; reading it: `edge/log/read.py`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from edge.logcodec import NO_LABEL, TOP, WINDOW, Basis, Rows, basis_of, pack_samples
-from edge.logstore import (
+from edge.log.codec import NO_LABEL, TOP, WINDOW, Basis, Rows, basis_of, pack_samples
+from edge.log.store import (
     add_windows,
     basis_of_bundle,
     cannot_log,

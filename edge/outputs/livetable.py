@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from edge.display import Changes, clock, line, said
 from edge.moment import NOT_WORN_LABEL, Event, Moment
+from edge.outputs.display import Changes, clock, line, said
 from edge.pipeline import UNKNOWN_LABEL
 
 _RECENT_CHANGES = 8

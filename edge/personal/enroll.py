@@ -16,8 +16,8 @@ from firmware_bridge.errors import AuraError, InputError
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
-    from edge.examples import Take
-    from edge.personal import PersonalStore, Shown
+    from edge.personal.examples import Take
+    from edge.personal.store import PersonalStore, Shown
     from firmware_bridge.samples import Samples
 
 _LEAST_S, _MOST_S = 5.0, 300.0
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Args) -> None:
-    from edge.personal import PersonalStore, personal_folder
+    from edge.personal.store import PersonalStore, personal_folder
 
     store = PersonalStore(personal_folder())
     if args.command == "add":
@@ -168,7 +168,7 @@ def _add(args: Args, store: PersonalStore) -> None:
     from dataclasses import replace
 
     from edge.labels import check_learns
-    from edge.personal import PersonalLabel, embedded_again
+    from edge.personal.store import PersonalLabel, embedded_again
 
     label = _checked(args.label)
     start_s, end_s = _stretch(args)
@@ -213,7 +213,7 @@ def _bundle(args: Args) -> Bundle:
 
 def _shown(args: Args, label: str, start_s: float, end_s: float, bundle: Bundle) -> Shown:
     """The examples, from where the user said."""
-    from edge.take import take
+    from edge.personal.take import take
 
     _check_placement(args.placement)
     if args.recording:
@@ -347,7 +347,7 @@ def _export(file: Path, store: PersonalStore) -> None:
 
 def _renew(args: Args, store: PersonalStore) -> None:
     from edge.labels import check_learns
-    from edge.personal import embedded_again
+    from edge.personal.store import embedded_again
 
     bundle = _bundle(args)
     check_learns(bundle)

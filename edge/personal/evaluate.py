@@ -1,6 +1,6 @@
 """What examples are worth: macro-F1 with 0, 5, 15, 30 s of each wearer's own examples.
 
-    python -m edge.evaluate_enroll --corpus DIR --labels FILE.json
+    python -m edge.personal.evaluate --corpus DIR --labels FILE.json
 
 Of each subject and placement, the recordings of a label are halved: examples come from the first
 half, as `edge-enroll` takes them (windows a second apart, as many seconds as are asked for or
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from edge.bundle import Bundle
     from edge.corpus import Corpus, CorpusRecording, Segment
-    from edge.examples import Take
+    from edge.personal.examples import Take
     from edge.pipeline import Prediction
     from edge.window import Span
     from edge.zeroshot import LabelSet
@@ -73,7 +73,7 @@ class _Wearing:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m edge.evaluate_enroll",
+        prog="python -m edge.personal.evaluate",
         description="Score a bundle on a labelled corpus with examples of each wearer's own.",
     )
     parser.add_argument("--corpus", type=Path, required=True, metavar="DIR")
@@ -289,7 +289,7 @@ def _takes(wearing: _Wearing, seconds: float) -> dict[int, list[Take]]:
     taken whole."""
     import numpy as np
 
-    from edge.examples import Take
+    from edge.personal.examples import Take
 
     by_stretch: dict[tuple[int, int], list[Prediction]] = defaultdict(list)
     for window in wearing.examples:

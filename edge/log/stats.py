@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.logread import LogReader, Session, WindowBlock
-from edge.logstore import Where
+from edge.log.read import LogReader, Session, WindowBlock
+from edge.log.store import Where
+from edge.log.when import day_span, local
 from edge.spec import SIGNAL
-from edge.when import day_span, local
 
 _SLACK_S = 0.5
 """How much later than expected a window may begin before that is a gap."""

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.logcodec import NO_LABEL, Basis, Rows, unpack, unpack_samples
-from edge.logstore import (
+from edge.log.codec import NO_LABEL, Basis, Rows, unpack, unpack_samples
+from edge.log.store import (
     BLOCK_WINDOWS,
     Span,
     Where,
@@ -368,7 +368,7 @@ class LogReader:
     ) -> list[Hit]:
         """The windows nearest to a vector, nearest first: exact, nothing is approximated but the
         stored embeddings themselves. Every window is compared, which is fast enough for a year
-        (`python -m edge.log_bench`).
+        (`python -m edge.log.bench`).
 
         Args:
             vector: (D,) of the shared space: a prototype, or a window's embedding.

@@ -1,6 +1,6 @@
 """What the event log costs: a year of wear by simulation.
 
-    python -m edge.log_bench --windows 31_536_000 --path /var/tmp
+    python -m edge.log.bench --windows 31_536_000 --path /var/tmp
 
 Size on disk, rate of insertion, cost of a window to the stream, time of a search over a week and
 over all, time of a purge. The file is deleted at the end; a year needs 6 GB and some minutes.
@@ -32,10 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
-from edge.eventlog import EventLog
-from edge.logcodec import TOP, WINDOW, Basis, Rows, basis_of
-from edge.logread import LogReader, Where
-from edge.logstore import (
+from edge.log.codec import TOP, WINDOW, Basis, Rows, basis_of
+from edge.log.eventlog import EventLog
+from edge.log.read import LogReader, Where
+from edge.log.store import (
     BLOCK_WINDOWS,
     add_block,
     keep_bundle,
@@ -81,7 +81,7 @@ class Args(argparse.Namespace):
 def main(argv: list[str] | None = None) -> int:
     """Entry point. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     parser = argparse.ArgumentParser(
-        prog="python -m edge.log_bench", description="What the event log costs, by simulation."
+        prog="python -m edge.log.bench", description="What the event log costs, by simulation."
     )
     parser.add_argument(
         "--windows",

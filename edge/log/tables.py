@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edge.logread import Hit, LoggedEvent, LoggedQuery, Session
-from edge.logstats import Bout, Health, Total, totals
-from edge.when import day_span, duration_text, local, local_text, ticks
+from edge.log.read import Hit, LoggedEvent, LoggedQuery, Session
+from edge.log.stats import Bout, Health, Total, totals
+from edge.log.when import day_span, duration_text, local, local_text, ticks
 
 if TYPE_CHECKING:
-    from edge.logread import WindowBlock
+    from edge.log.read import WindowBlock
 
 _WIDTH, _UNBROKEN = 120, 1000
 """Characters of a line of bars where no terminal says it; and of a table, whose rows other programs

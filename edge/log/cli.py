@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Only what parsing needs is imported here: `--help` has to answer at once.
-from edge.logplace import REFERENCES, place_of
+from edge.log.place import REFERENCES, place_of
 from firmware_bridge.errors import AuraError, InputError
 
 if TYPE_CHECKING:
-    from edge.logread import LoggedQuery, LogReader, Session
-    from edge.logstore import Where
+    from edge.log.read import LoggedQuery, LogReader, Session
+    from edge.log.store import Where
 
 _MOST_SHOWN = 60
 """Windows that `show` lists; of a longer bout the first."""
@@ -166,13 +166,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _log_path(args: Args) -> Path:
-    from edge.eventlog import default_log_path
+    from edge.log.eventlog import default_log_path
 
     return args.log or default_log_path()
 
 
 def _open(args: Args) -> LogReader:
-    from edge.logread import LogReader
+    from edge.log.read import LogReader
 
     return LogReader(_log_path(args))
 
@@ -183,8 +183,8 @@ def _where(args: Args) -> Where:
     Raises:
         InputError: a text that is no time, or times the wrong way round.
     """
-    from edge.logstore import Where
-    from edge.when import moment_of
+    from edge.log.store import Where
+    from edge.log.when import moment_of
 
     now = time.time()
     since = moment_of(args.since, now) if args.since else None
@@ -202,8 +202,8 @@ def _where_of_day(args: Args, log: LogReader) -> Where:
     """
     from dataclasses import replace
 
+    from edge.log.when import day_of, day_span, local
     from edge.spec import SIGNAL
-    from edge.when import day_of, day_span, local
 
     where = _where(args)
     if args.since or args.until:
@@ -229,7 +229,7 @@ _NOTHING = "nothing was logged there; edge-log list shows what the log holds"
 
 
 def _list(args: Args) -> int:
-    from edge import logtables
+    from edge.log import tables as logtables
 
     where = _where(args)
     with _open(args) as log:
@@ -250,8 +250,8 @@ def _asked_in(where: Where, query: LoggedQuery) -> bool:
 
 
 def _show(args: Args) -> int:
-    from edge import logtables
-    from edge.when import duration_text, local_text
+    from edge.log import tables as logtables
+    from edge.log.when import duration_text, local_text
 
     with _open(args) as log:
         place = place_of(log, args.reference or "", time.time())
@@ -272,8 +272,8 @@ def _show(args: Args) -> int:
 
 
 def _timeline(args: Args) -> int:
-    from edge import logtables
-    from edge.logstats import bouts, by_day
+    from edge.log import tables as logtables
+    from edge.log.stats import bouts, by_day
 
     with _open(args) as log:
         days = by_day(bouts(log, _where_of_day(args, log)))
@@ -286,11 +286,12 @@ def _timeline(args: Args) -> int:
 
 
 def _query(args: Args) -> int:
-    from edge import logquery, logtables
     from edge.bundle import DEFAULT_BUNDLE, load_bundle
-    from edge.personal import Personal, PersonalStore, personal_folder
+    from edge.log import query as logquery
+    from edge.log import tables as logtables
+    from edge.log.when import duration_text, local_text
+    from edge.personal.store import Personal, PersonalStore, personal_folder
     from edge.posture import UNKNOWN
-    from edge.when import duration_text, local_text
 
     where = _where(args)
     with _open(args) as log:
@@ -336,8 +337,8 @@ def _say_of_other_bundles(sessions: Sequence[Session], bundle_id: str) -> None:
 
 
 def _stats(args: Args) -> int:
-    from edge import logtables
-    from edge.logstats import bouts, by_day, health, totals
+    from edge.log import tables as logtables
+    from edge.log.stats import bouts, by_day, health, totals
 
     with _open(args) as log:
         where = _where_of_day(args, log) if args.day else _where(args)
@@ -356,7 +357,7 @@ def _stats(args: Args) -> int:
 
 
 def _export(args: Args) -> int:
-    from edge import logexport
+    from edge.log import export as logexport
 
     where = _where(args)
     with _open(args) as log:
@@ -373,7 +374,7 @@ def _export(args: Args) -> int:
 
 
 def _export_raw(log: LogReader, args: Args, where: Where) -> int:
-    from edge import logexport
+    from edge.log import export as logexport
 
     session = where.session
     if args.reference:
@@ -392,13 +393,13 @@ def _export_raw(log: LogReader, args: Args, where: Where) -> int:
 
 
 def _report(args: Args) -> int:
-    from edge.logexport import check_suffix, write_file
-    from edge.logreport import gather
+    from edge.log.export import check_suffix, write_file
+    from edge.log.report import gather
 
     check_suffix(args.out, (".html", ".png"))
     picture = args.out.suffix.lower() == ".png"
     if picture:
-        from edge.logpicture import check_matplotlib, png_of
+        from edge.log.picture import check_matplotlib, png_of
 
         check_matplotlib()
     with _open(args) as log:
@@ -406,7 +407,7 @@ def _report(args: Args) -> int:
     if picture:
         write_file(args.out, png_of(report))
     else:
-        from edge.logpage import html_of
+        from edge.log.page import html_of
 
         write_file(args.out, html_of(report).encode())
     say(f"wrote {args.out}")
@@ -419,8 +420,8 @@ def _path(args: Args) -> int:
 
 
 def _purge(args: Args) -> int:
-    from edge.logstore import purge
-    from edge.when import duration_text
+    from edge.log.store import purge
+    from edge.log.when import duration_text
 
     where = _where(args)
     with _open(args) as log:

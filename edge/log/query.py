@@ -13,15 +13,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge.logread import Hit, LoggedEvent, LogReader
-from edge.logstore import Where
+from edge.log.read import Hit, LoggedEvent, LogReader
+from edge.log.store import Where
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from edge.bundle import Bundle
-    from edge.personal import Personal
+    from edge.personal.store import Personal
 
 PAUSE_S = 30.0
 """Windows of a session that lie less than this apart can be one bout: a pause shorter than that

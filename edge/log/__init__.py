@@ -1,0 +1,1 @@
+"""The event log: written by `edge-run`, asked by `edge-log`."""

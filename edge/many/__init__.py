@@ -1,0 +1,1 @@
+"""Folders of recordings, labelled in parallel on one machine or many."""

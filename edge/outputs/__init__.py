@@ -1,0 +1,1 @@
+"""Where what is said goes beside the log: terminal, browser, broker."""

@@ -1,0 +1,1 @@
+"""Personal labels: what a wearer showed with `edge-enroll`."""
