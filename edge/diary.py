@@ -77,7 +77,7 @@ those before it: a label that flickers while the embedding stays is not believed
 changes with it at once. At changes of label windows were this much more often at a distance than
 within activities, by a logistic regression of both on its logarithm: exponents of 1.9 and 2.2."""
 
-MIN_DWELL_S, MAX_DWELL_S = 0.6, 3600.0
+MIN_DWELL_S, MAX_DWELL_S = 0.5, 3600.0
 """No embedding tells more than this."""
 
 PAST_S = 16.0

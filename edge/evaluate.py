@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Only what parsing needs is imported here: `--help` has to answer at once.
-from edge.threads import one_thread
-from firmware_bridge.errors import AuraError, InputError
+from edge.measuring import corpus_parser, exit_code, opened, read_json
+from firmware_bridge.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,30 +56,10 @@ class Scored:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edge-eval",
-        description="Score a bundle, zero-shot, on a labelled corpus: 5 s windows, each inside "
+    parser = corpus_parser(
+        "edge-eval",
+        "Score a bundle, zero-shot, on a labelled corpus: 5 s windows, each inside "
         "one labelled segment, 2.5 s hop, streamed as edge-run streams them.",
-    )
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="a corpus folder in the shared form",
-    )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="DIR",
-        help="what edge-export wrote (default: the bundle that came along)",
-    )
-    parser.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE.json",
-        help="corpus label -> label text; labels not listed are left out "
-        "(default: the corpus' own labels)",
     )
     parser.add_argument(
         "--context",
@@ -114,43 +94,33 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `edge-eval`."""
     args = _parser().parse_args(argv)
-    one_thread()
-    try:
-        result = _run(args)
-        if args.json:
-            print(json.dumps(result, indent=1))
-        else:
-            _print_tables(result)
-        if args.picture:
-            from edge.evaluate_picture import draw  # matplotlib takes half a second to import
+    return exit_code(lambda: _measure(args))
 
-            draw(result, args.picture)  # last: where it fails, the result is not lost
-    except AuraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+
+def _measure(args: argparse.Namespace) -> None:
+    result = _run(args)
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        _print_tables(result)
+    if args.picture:
+        from edge.evaluate_picture import draw  # matplotlib takes half a second to import
+
+        draw(result, args.picture)  # last: where it fails, the result is not lost
 
 
 def _run(args: argparse.Namespace) -> dict[str, Any]:
-    from edge.bundle import DEFAULT_BUNDLE, load_bundle
-    from edge.corpus import read_corpus
     from edge.labels import resolve_labels
 
     if args.picture:
         from edge.evaluate_picture import check_picture
 
         check_picture(args.picture)
-    bundle = load_bundle(args.bundle or DEFAULT_BUNDLE)
-    corpus = read_corpus(args.corpus)
-    own = sorted({s.label for r in corpus.recordings() for s in r.segments})
+    bundle, corpus, mapping = opened(args)
     groups = None
     if args.groups:
         subjects = sorted({r.subject for r in corpus.recordings()})
         groups = read_groups(args.groups, corpus.name, subjects)
-    mapping = read_mapping(args.labels, corpus.name, own) if args.labels else {n: n for n in own}
     labels = resolve_labels(list(dict.fromkeys(mapping.values())), bundle)
     scored, not_valid = score(bundle, labels, corpus, mapping, args.context, args.placement)
     if not scored:
@@ -165,31 +135,6 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def read_mapping(path: Path, corpus: str, own: list[str]) -> dict[str, str]:
-    """Corpus label -> label text, from a file.
-
-    Args:
-        path: a JSON object; labels that the corpus lacks are noted on stderr.
-        corpus: its name.
-        own: its labels.
-
-    Raises:
-        InputError: no such file, not that, or none of its labels is the corpus'.
-    """
-    mapping = _read_json(path)
-    if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
-        raise InputError(f"{path}: expected an object, corpus label -> label text")
-    absent = [name for name in mapping if name not in own]
-    complaint = (
-        f"{path}: {corpus} has no label {', '.join(map(repr, absent))}; it has: {', '.join(own)}"
-    )
-    if len(absent) == len(mapping):
-        raise InputError(complaint)
-    if absent:
-        print(f"note: {complaint}", file=sys.stderr)
-    return {name: text for name, text in mapping.items() if name in own}
-
-
 def read_groups(path: Path, corpus: str, subjects: Sequence[str]) -> dict[str, list[str]]:
     """Group name -> its subjects, from a file. Subjects may be in no group.
 
@@ -201,7 +146,7 @@ def read_groups(path: Path, corpus: str, subjects: Sequence[str]) -> dict[str, l
     Raises:
         InputError: no such file, not that, a subject that the corpus lacks or one in two groups.
     """
-    groups = _read_json(path)
+    groups = read_json(path)
     if not (isinstance(groups, dict) and groups and all(map(_is_group, groups.values()))):
         raise InputError(f"{path}: expected an object, group name -> list of subjects (strings)")
     group_of: dict[str, str] = {}
@@ -222,15 +167,6 @@ def read_groups(path: Path, corpus: str, subjects: Sequence[str]) -> dict[str, l
 
 def _is_group(members: object) -> bool:
     return isinstance(members, list) and bool(members) and all(isinstance(m, str) for m in members)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
 
 
 def score(

@@ -145,8 +145,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> dict[str, Any]:
     from edge.bundle import DEFAULT_BUNDLE, load_bundle
     from edge.corpus import read_corpus
-    from edge.evaluate import read_mapping
     from edge.labels import resolve_labels
+    from edge.measuring import read_mapping
 
     bundle = load_bundle(args.bundle or DEFAULT_BUNDLE)
     corpus = read_corpus(args.corpus)

@@ -26,11 +26,11 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Only what parsing needs is imported here: `--help` has to answer at once.
-from firmware_bridge.errors import AuraError, InputError
+from edge.measuring import corpus_parser, exit_code, opened
+from firmware_bridge.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,30 +63,10 @@ class Gallery:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m edge.retrieval",
-        description="Measure how well label texts find their windows in a labelled corpus: "
+    parser = corpus_parser(
+        "python -m edge.retrieval",
+        "Measure how well label texts find their windows in a labelled corpus: "
         "recall@k, precision@k and mean reciprocal rank, each subject's windows a gallery.",
-    )
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="a corpus folder in the shared form",
-    )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="DIR",
-        help="what edge-export wrote (default: the bundle that came along)",
-    )
-    parser.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE.json",
-        help="corpus label -> label text; labels not listed are left out "
-        "(default: the corpus' own labels)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
@@ -95,31 +75,21 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m edge.retrieval`."""
     args = _parser().parse_args(argv)
-    try:
-        result = _run(args)
-        if args.json:
-            print(json.dumps(result, indent=1))
-        else:
-            _print_tables(result)
-    except AuraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _measure(args))
+
+
+def _measure(args: argparse.Namespace) -> None:
+    result = _run(args)
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        _print_tables(result)
 
 
 def _run(args: argparse.Namespace) -> dict[str, Any]:
-    from edge.bundle import DEFAULT_BUNDLE, load_bundle
-    from edge.corpus import read_corpus
-    from edge.evaluate import read_mapping
     from edge.labels import resolve_labels
 
-    bundle = load_bundle(args.bundle or DEFAULT_BUNDLE)
-    corpus = read_corpus(args.corpus)
-    own = sorted({s.label for r in corpus.recordings() for s in r.segments})
-    mapping = read_mapping(args.labels, corpus.name, own) if args.labels else {n: n for n in own}
+    bundle, corpus, mapping = opened(args)
     labels = resolve_labels(list(dict.fromkeys(mapping.values())), bundle)
     galleries = embed_corpus(bundle, labels, corpus, mapping)
     if not galleries:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Only what parsing needs is imported here: `--help` has to answer at once.
-from firmware_bridge.errors import AuraError, InputError
+from edge.measuring import corpus_parser, exit_code, opened, write_json
+from firmware_bridge.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,23 +73,9 @@ class _Wearing:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m edge.personal.evaluate",
-        description="Score a bundle on a labelled corpus with examples of each wearer's own.",
-    )
-    parser.add_argument("--corpus", type=Path, required=True, metavar="DIR")
-    parser.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE.json",
-        help="corpus label -> label text; labels not listed are left out "
-        "(default: the corpus' own labels)",
-    )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="DIR",
-        help="what edge-export wrote (default: the bundle that came along)",
+    parser = corpus_parser(
+        "python -m edge.personal.evaluate",
+        "Score a bundle on a labelled corpus with examples of each wearer's own.",
     )
     parser.add_argument(
         "--seconds",
@@ -111,34 +98,21 @@ def _seconds(text: str) -> tuple[float, ...]:
 def main(argv: list[str] | None = None) -> int:
     """Run the evaluation. Exit codes as those of `edge-eval`."""
     args = _parser().parse_args(argv)
-    try:
-        result = _run(args)
-        _print_table(result)
-        if args.json:
-            args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    except AuraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {args.json}: cannot be written ({error})", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _measure(args))
+
+
+def _measure(args: argparse.Namespace) -> None:
+    result = _run(args)
+    _print_table(result)
+    if args.json:
+        write_json(args.json, json.dumps(result, indent=1))
 
 
 def _run(args: argparse.Namespace) -> dict[str, Any]:
-    from edge.bundle import DEFAULT_BUNDLE, load_bundle
-    from edge.corpus import read_corpus
-    from edge.evaluate import read_mapping
     from edge.labels import check_learns
 
-    bundle = load_bundle(args.bundle or DEFAULT_BUNDLE)
+    bundle, corpus, mapping = opened(args)
     check_learns(bundle)
-    corpus = read_corpus(args.corpus)
-    own = sorted({s.label for r in corpus.recordings() for s in r.segments})
-    mapping = read_mapping(args.labels, corpus.name, own) if args.labels else {n: n for n in own}
     names = list(dict.fromkeys(mapping.values()))
     wearings = _stream(bundle, corpus, mapping, names, max(args.seconds))
     if not wearings:

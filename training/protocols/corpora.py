@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from edge.corpus import Corpus, read_corpus
-from edge.evaluate import read_mapping
+from edge.measuring import read_mapping
 from firmware_bridge.errors import InputError
 from training.captions import UNLABELLED, activity_of
 from training.data import LABEL, Purpose, WindowSet, load_windows
