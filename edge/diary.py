@@ -15,7 +15,6 @@ looks at a whole recording.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -53,7 +52,7 @@ class Rule(NamedTuple):
 # So probabilities that were added up are no measure of certainty (0.95 on average, where 0.6 were
 # right): the exit is far from 0.5, and an event's confidence comes from the windows' own.
 
-FILTER = Rule(12.0, 0.02, 0.5, 2.25)
+FILTER = Rule(20.0, 0.05, 0.5, 2.5)
 """Of the windows up to now."""
 
 SMOOTHER = Rule(10.0, 0.5, 0.5, 0.0)
@@ -68,20 +67,8 @@ _SPREAD_KNOWN = 12.0
 """The usual spread counts like a minute that went before: so many windows that do not overlap."""
 
 DWELL_S = 30.0
-"""Expected time to the next activity, where nothing tells it; any label is as likely to follow.
-People keep to most for longer, but short ones are then passed over."""
-
-CHANGE_RATE_HZ = 4.0
-"""Changes a second are this often the squared distance (1 - cosine) of a window's embedding from
-those before it: a label that flickers while the embedding stays is not believed, and one that
-changes with it at once. At changes of label windows were this much more often at a distance than
-within activities, by a logistic regression of both on its logarithm: exponents of 1.9 and 2.2."""
-
-MIN_DWELL_S, MAX_DWELL_S = 0.5, 3600.0
-"""No embedding tells more than this."""
-
-PAST_S = 16.0
-"""Time constant of the mean of the embeddings before."""
+"""Expected time to the next activity; any label is as likely to follow. People keep to most for
+longer, but short ones are then passed over."""
 
 FLOOR = 1e-3
 """Added to each probability: one window rules nothing out."""
@@ -110,7 +97,6 @@ _ROUNDING_S = 1e-3
 """Times are multiples of 5 ms but for rounding."""
 
 Floats = NDArray[np.float64]
-Embedding = NDArray[np.float32]
 
 
 class Diary:
@@ -123,16 +109,12 @@ class Diary:
 
     def __init__(self, labels: Sequence[str], hop_s: float) -> None:
         self._evidence = _Evidence(len(labels), hop_s, FILTER.evidence)
-        self._past = _Past()
         self._belief = self._ones = np.ones(len(labels) + 1)
         self._decider = _Decider(labels, FILTER)
 
     def push(self, prediction: Prediction) -> Moment:
         """Take the next window; return what is said at its end."""
-        news = self._evidence.of(prediction, self._past.dwell_s(prediction))
-        if news.anew:
-            self._past = _Past()
-        self._past.add(prediction)
+        news = self._evidence.of(prediction)
         self._belief = _forward(self._belief, news, self._ones)
         off = news.still_s >= NOT_WORN_S
         return self._decider.push(prediction, self._belief, news.anew, off)
@@ -204,13 +186,13 @@ class _Evidence:
         self._moved_s = math.nan  # when the device moved last, as far as was seen
         self._spread, self._seen = USUAL_SPREAD * _SPREAD_KNOWN, _SPREAD_KNOWN
 
-    def of(self, prediction: Prediction, dwell_s: float = DWELL_S) -> _News:
-        """What the next window tells, where the next activity is expected in `dwell_s`."""
+    def of(self, prediction: Prediction) -> _News:
+        """What the next window tells."""
         end_s, since_s = prediction.end_s, prediction.end_s - self._last_s
         # Comparisons with NaN are false: the first window begins anew.
         anew = not (since_s >= 0 and end_s - self._used_s <= self._gap_s)
         self._last_s = end_s
-        stays = 0.0 if anew else math.exp(-since_s / dwell_s)
+        stays = 0.0 if anew else math.exp(-since_s / DWELL_S)
         if anew:
             self._moved_s = prediction.start_s
         if prediction.posterior is None:
@@ -232,40 +214,6 @@ class _Evidence:
         np.exp(self._weight * fresh / sharpness * below, out=likelihood[:-1])
         likelihood[-1] = _unknown_odds(prediction) ** (self._weight * fresh)
         return likelihood
-
-
-class _Past:
-    """The embeddings of the windows before."""
-
-    def __init__(self) -> None:
-        self._mean: Embedding | None = None
-        self._mean_s = 0.0  # end of the last window in it
-        self._waiting: deque[tuple[float, Embedding]] = deque()  # the next may share their signal
-
-    def dwell_s(self, prediction: Prediction) -> float:
-        """Expected time to the next activity, by how far the next window is from those before that
-        share no signal with it."""
-        embedding = prediction.embedding
-        while self._waiting and self._waiting[0][0] <= prediction.start_s + _ROUNDING_S:
-            self._average(*self._waiting.popleft())
-        if embedding is None or self._mean is None:
-            return DWELL_S
-        distance = 1 - float(embedding @ self._mean) / math.sqrt(self._mean @ self._mean)
-        rate_hz = CHANGE_RATE_HZ * distance**2
-        return 1 / min(max(rate_hz, 1 / MAX_DWELL_S), 1 / MIN_DWELL_S)
-
-    def add(self, prediction: Prediction) -> None:
-        """Take the next window."""
-        if prediction.embedding is not None:
-            self._waiting.append((prediction.end_s, prediction.embedding))
-
-    def _average(self, end_s: float, embedding: Embedding) -> None:
-        if self._mean is None:
-            self._mean = embedding
-        else:
-            share = 1 - math.exp((self._mean_s - end_s) / PAST_S)
-            self._mean = self._mean + np.float32(share) * (embedding - self._mean)
-        self._mean_s = end_s
 
 
 def _unknown_odds(prediction: Prediction) -> float:
