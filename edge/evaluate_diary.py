@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 # Only what parsing needs is imported here: `--help` has to answer at once.
-from firmware_bridge.errors import AuraError, InputError
+from edge.measuring import corpus_parser, exit_code, opened, write_json
+from firmware_bridge.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,29 +89,10 @@ class Tally:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m edge.evaluate_diary",
-        description="Score the diary of whole recordings: raw windows, filtered and smoothed.",
-    )
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="a corpus folder in the shared form",
-    )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="DIR",
-        help="what edge-export wrote (default: the bundle that came along)",
-    )
-    parser.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE.json",
-        help="corpus label -> label text; what is not listed counts as unlabelled "
-        "(default: the corpus' own labels)",
+    parser = corpus_parser(
+        "python -m edge.evaluate_diary",
+        "Score the diary of whole recordings: raw windows, filtered and smoothed.",
+        "what is not listed counts as unlabelled",
     )
     parser.add_argument(
         "--placement",
@@ -125,33 +107,20 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Entry point. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     args = _parser().parse_args(argv)
-    try:
-        result = _run(args)
-        _print_table(result)
-        if args.json:
-            args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    except AuraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {args.json}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _measure(args))
+
+
+def _measure(args: argparse.Namespace) -> None:
+    result = _run(args)
+    _print_table(result)
+    if args.json:
+        write_json(args.json, json.dumps(result, indent=1))
 
 
 def _run(args: argparse.Namespace) -> dict[str, Any]:
-    from edge.bundle import DEFAULT_BUNDLE, load_bundle
-    from edge.corpus import read_corpus
     from edge.labels import resolve_labels
-    from edge.measuring import read_mapping
 
-    bundle = load_bundle(args.bundle or DEFAULT_BUNDLE)
-    corpus = read_corpus(args.corpus)
-    own = sorted({s.label for r in corpus.recordings() for s in r.segments})
-    mapping = read_mapping(args.labels, corpus.name, own) if args.labels else {n: n for n in own}
+    bundle, corpus, mapping = opened(args)
     labels = resolve_labels(list(dict.fromkeys(mapping.values())), bundle)
     tallies = score(bundle, labels, corpus, mapping, args.placement)
     if not tallies:

@@ -366,27 +366,30 @@ class _Store:
         self._insert_session()
 
     def _rows(self, moments: list[Moment]) -> Rows:
-        predictions = [m.prediction for m in moments]
-        index = self._index
-        rows = np.empty(len(moments), WINDOW)
-        rows["start_s"] = [p.start_s for p in predictions]
-        rows["end_s"] = [p.end_s for p in predictions]
-        rows["label"] = [index.get(m.label, NO_LABEL) for m in moments]
-        rows["window_label"] = [index.get(p.label, NO_LABEL) for p in predictions]
-        tops = [p.top[:TOP] + _NO_SCORES[: TOP - len(p.top)] for p in predictions]
-        rows["top"] = [[index.get(s[0], NO_LABEL) for s in top] for top in tops]
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
-            rows["similarity"] = [[s[1] for s in top] for top in tops]
-            rows["probability"] = [[s[2] for s in top] for top in tops]
-            rows["confidence"] = _floats([m.confidence for m in moments])
-            rows["missing"] = [p.missing for p in predictions]
-            rows["rate_hz"] = [p.rate_hz for p in predictions]
-            rows["inference_ms"] = [p.inference_ms for p in predictions]
-            rows["motion_mps2"] = _floats([p.motion_mps2 for p in predictions])
-            rows["tilt_deg"] = _floats([p.tilt_deg for p in predictions])
-            rows["face_deg"] = _floats([p.face_deg for p in predictions])
-            rows["presence"] = _floats([p.presence for p in predictions])
-        return rows
+            return np.array([self._row(moment) for moment in moments], WINDOW)
+
+    def _row(self, moment: Moment) -> tuple[Any, ...]:
+        """In the order of `WINDOW`."""
+        p, index = moment.prediction, self._index
+        top = p.top[:TOP] + _NO_SCORES[: TOP - len(p.top)]
+        return (
+            p.start_s,
+            p.end_s,
+            index.get(moment.label, NO_LABEL),
+            _number(moment.confidence),
+            index.get(p.label, NO_LABEL),
+            tuple([index.get(s[0], NO_LABEL) for s in top]),
+            tuple([s[1] for s in top]),
+            tuple([s[2] for s in top]),
+            p.missing,
+            p.rate_hz,
+            p.inference_ms,
+            _number(p.motion_mps2),
+            _number(p.tilt_deg),
+            _number(p.face_deg),
+            _number(p.presence),
+        )
 
     def _embeddings(self, moments: list[Moment]) -> bytes:
         none = np.zeros(self._basis.dimension, np.float32)
@@ -441,8 +444,8 @@ def _basis(reference: NDArray[np.float32] | None) -> Basis:
     return Basis(_DIMENSION, None) if reference is None else basis_of(reference)
 
 
-def _floats(values: list[float | None]) -> list[float]:
-    return [math.nan if value is None else value for value in values]
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _pieces(chunks: list[Samples], closing: bool) -> tuple[list[Samples], list[Samples]]:
