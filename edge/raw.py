@@ -371,7 +371,7 @@ def _to_parquet(journal: Path, path: Path, n: int) -> None:
             # Hardly any value comes twice, so dictionaries would only cost.
             parquet.ParquetWriter(file, schema, compression="zstd", use_dictionary=False) as writer,
         ):
-            for group in _groups(batches):
+            for group in row_groups(batches, _GROUP_ROWS):
                 writer.write_table(pa.Table.from_batches(group))
                 n_read += sum(batch.num_rows for batch in group)
         if n_read != n:
@@ -383,11 +383,12 @@ def _to_parquet(journal: Path, path: Path, n: int) -> None:
         raise
 
 
-def _groups(batches: Batches) -> Iterator[list[pyarrow.RecordBatch]]:
+def row_groups(batches: Batches, rows: int) -> Iterator[list[pyarrow.RecordBatch]]:
+    """The batches, as many at a time as make a row group of at least so many rows."""
     group: list[pyarrow.RecordBatch] = []
     for batch in batches:
         group.append(batch)
-        if sum(b.num_rows for b in group) >= _GROUP_ROWS:
+        if sum(b.num_rows for b in group) >= rows:
             yield group
             group = []
     if group:

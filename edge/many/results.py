@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.moment import Event, Moment
+from edge.raw import row_groups
 from firmware_bridge.errors import InputError
 
 if TYPE_CHECKING:
@@ -364,7 +365,8 @@ class Results:
 
         def write(path: Path) -> None:
             with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-                for group in _groups(batch for some in batches for batch in some):
+                each = (batch for some in batches for batch in some)
+                for group in row_groups(each, _GROUP_ROWS):
                     writer.write_table(Table.from_batches(group, schema))
 
         _safely(self._parts / name, write)
@@ -381,18 +383,6 @@ def _cut(batches: _Batches, counts: list[int]) -> Iterator[list[pyarrow.RecordBa
             rest = batch.slice(lacking) if lacking < batch.num_rows else None
             lacking -= piece[-1].num_rows
         yield piece
-
-
-def _groups(batches: _Batches) -> Iterator[list[pyarrow.RecordBatch]]:
-    """The batches, as many at a time as make a row group."""
-    group: list[pyarrow.RecordBatch] = []
-    for batch in batches:
-        group.append(batch)
-        if sum(b.num_rows for b in group) >= _GROUP_ROWS:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _entry_rows(entries: list[Entry]) -> Iterator[_Batches]:
