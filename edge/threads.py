@@ -14,8 +14,7 @@ def one_thread() -> None:
     """Let this process' numerical libraries use one thread, unless the environment says otherwise.
 
     To be called before NumPy is imported. The products of one window are so small that handing them
-    to a second thread takes longer than they do: an hour's replay took 2.4 s with two threads and
-    1.9 s with one, and half as much again of the processor's time.
+    to a second thread takes longer than they do (README, "Light").
     """
     for name, count in ONE_THREAD.items():
         os.environ.setdefault(name, count)

@@ -177,11 +177,6 @@ class EventLog:
         if not self._wake.is_set():
             self._wake.set()
 
-    def append(self, prediction: Prediction) -> None:
-        """Log one window of which nothing more is said than its own label."""
-        best = prediction.best
-        self.show(Moment(prediction, prediction.label, best and best.probability))
-
     def passing(self, chunks: Iterable[Samples]) -> Iterator[Samples]:
         """The same samples, kept for a while as `keep_raw_s` says."""
         for samples in chunks:

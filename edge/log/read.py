@@ -398,28 +398,6 @@ class LogReader:
                 best.add(similar[near], (source, piece), near)
         return self._hits(best)
 
-    def embedding_of(self, session: int, start_s: float) -> NDArray[np.float32] | None:
-        """(D,) unit vector of the window that starts nearest to a time, at most half a hop away;
-        None if there is no such window, or it is not valid."""
-        for source in self._sources(Where(session=session)):
-            hop_s = self._connection.execute(
-                "SELECT hop_s FROM session WHERE id = ?", (session,)
-            ).fetchone()[0]
-            near = source._replace(since_s=start_s - hop_s, until_s=start_s + hop_s)
-            found = [
-                (abs(rows["start_s"][i] - start_s), piece, i)
-                for piece in self._pieces(near)
-                for rows in [self._rows(piece)]
-                for i in [int(np.abs(rows["start_s"] - start_s).argmin())]
-            ]
-            if not found:
-                return None
-            apart_s, piece, row = min(found, key=lambda f: f[0])
-            embedding: NDArray[np.float32] = source.basis.decode(self._embeddings(piece))[row]
-            if apart_s <= hop_s / 2 and embedding.any():
-                return embedding
-        return None
-
     def queries(self) -> list[LoggedQuery]:
         """The searches that were recorded, oldest first."""
         return [

@@ -467,11 +467,6 @@ def kept_labels(where: Where, names: Sequence[str]) -> NDArray[np.int64] | None:
     return np.array([i for i, n in enumerate(names) if n.casefold() == wanted], np.int64)
 
 
-def forget_before(path: Path, utc_s: float) -> Erased:
-    """Erase what is older than a time, for good (`purge`)."""
-    return purge(path, Where(until_utc_s=utc_s))
-
-
 def purge(path: Path, where: Where) -> Erased:
     """Erase what `where` asks for, for good: `Where()` erases everything.
 

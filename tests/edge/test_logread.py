@@ -197,17 +197,6 @@ def test_events_by_time_and_label(made: tuple[Path, np.ndarray]) -> None:
         assert [e.label for e in log.events(within)] == ["sitting"]
 
 
-def test_the_embedding_of_a_time(made: tuple[Path, np.ndarray]) -> None:
-    path, embeddings = made
-    with LogReader(path) as log:
-        found = log.embedding_of(1, ZERO + 600.3)
-        assert found is not None
-        np.testing.assert_allclose(found, embeddings[600], atol=0.01)
-        assert log.embedding_of(1, ZERO + 49) is None  # not valid
-        assert log.embedding_of(1, ZERO - 0.6) is None
-        assert log.embedding_of(3, ZERO) is None
-
-
 def test_queries_are_recorded_with_what_they_found(tmp_path: Path) -> None:
     log, embeddings = add_session(tmp_path / "log.db", n=200)
     log.close()

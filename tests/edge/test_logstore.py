@@ -13,7 +13,7 @@ from edge.log import store as logstore
 from edge.log.codec import WINDOW, basis_of, pack, pack_samples, unpack, unpack_samples
 from edge.log.eventlog import EventLog
 from edge.log.read import Hit, LogReader, Where
-from edge.log.store import Erased, forget_before, open_for_writing, purge
+from edge.log.store import Erased, open_for_writing, purge
 from edge.moment import Event, Moment
 from edge.pipeline import Prediction
 from edge.zeroshot import Score
@@ -339,7 +339,7 @@ def test_a_time_within_an_event_leaves_both_ends(tmp_path: Path) -> None:
 def test_what_is_old_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     made_log(path)
-    assert forget_before(path, 1_000_000_001 + 1000).windows == 1000
+    assert purge(path, Where(until_utc_s=1_000_000_001 + 1000)).windows == 1000
     with LogReader(path) as log:
         assert log.label_counts() == {"walking": 500}
         assert log.queries()[0].hits == ()  # it was asked today: the question itself stays
